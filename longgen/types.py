@@ -460,7 +460,7 @@ class Mix:
 
     Args:
         weights: [T, n]. Space "text": rows sum to 1 and mix embeddings, so each latent has a text of its own; "output":
-            rows sum to 1 and mix clean estimates, one model run per text in use; "bias": penalties C ≥ 0 subtracted from
+            rows sum to 1 and mix clean estimates, one model run per text in use; "bias": penalties C ≥ 0 taken from
             the logits between latent i's queries and text j's tokens, all texts in one sequence.
         early: other weights for the layers before `split`·layers, or None (motion injection).
         spherical: mix embeddings on the sphere instead of the line.

@@ -1,0 +1,42 @@
+"""Names and where they live. Importing this module imports nothing heavy.
+
+One line per method, model family, attention engine or solver; classes are loaded when asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from longgen.errors import unknown
+
+METHODS: dict[str, str] = {
+    "direct": "longgen.methods.direct:Direct",
+}
+
+# diffusers class of the transformer → the family's adapter module (which offers describe() and load()).
+FAMILIES: dict[str, str] = {
+    "WanTransformer3DModel": "longgen.models.wan",
+}
+
+ENGINES: dict[str, str] = {
+    "sdpa": "longgen.attention.sdpa:Sdpa",
+}
+
+
+def load(target: str) -> Any:
+    """The object behind "module:name"."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def lookup(table: dict[str, str], kind: str, name: str) -> Any:
+    """The object registered as `name`; BadInput names the nearest valid one."""
+    if name not in table:
+        raise unknown(kind, name, table)
+    return load(table[name])
+
+
+def method(name: str) -> Any:
+    """The class of a method."""
+    return lookup(METHODS, "method", name)
