@@ -101,6 +101,7 @@ class Context:
             for stochastic steps and re-noising. Tags make draws independent.
         bank: key/value tensors that patches keep; the same object that the patches' view holds.
         start: first row of the schedule (> 0 for a restart on a partly noised latent).
+        stabilise: (later chunk, first chunk) → the chunk matched to the first; None without a stabiliser.
     """
 
     denoise: Callable[[Sequence[Call]], list[Tensor]]
@@ -114,6 +115,7 @@ class Context:
     device: torch.device
     bank: dict[str, Tensor] = field(default_factory=dict)
     start: int = 0
+    stabilise: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def native(self) -> int:
@@ -155,9 +157,17 @@ class Method:
         """(number of calls, latents per call) over a whole run, for the plan."""
         raise NotImplementedError
 
+    def steps(self, frames: int, steps: int, info: ModelInfo) -> int:
+        """How many times `step` runs on a whole video, for progress; the schedule's length for most loops."""
+        return steps
+
     def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
         """Boundaries [a, b) in latents of the loop's windows at step 0, for plan, sidecar and seam metrics."""
         return [(0, frames)]
+
+    def key_frames(self, frames: int, info: ModelInfo) -> float:
+        """Latents whose keys an average query sees in a call of `frames` latents, for the plan (slot route)."""
+        return float(frames)
 
     def init(self, ctx: Context) -> State:
         raise NotImplementedError

@@ -1,0 +1,13 @@
+"""The default method per length class, chosen from measured quality (see docs/quality.md), as data."""
+
+from __future__ import annotations
+
+from longgen.types import ModelInfo
+
+# (longest length as a multiple of the native one, method)
+CLASSES: tuple[tuple[float, str], ...] = ((1.0, "direct"), (float("inf"), "freenoise.noise,windows"))
+
+
+def default_method(ratio: float, info: ModelInfo) -> str:
+    """The method for a video `ratio` times as long as the model's native clip."""
+    return next(method for limit, method in CLASSES if ratio <= limit)

@@ -1,0 +1,150 @@
+"""The run: noise → loop ⇄ denoise → final latents, as a stream of progress.
+
+Knows the plan and a loaded model. Does not know decoding, files or the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from longgen.core.noise import latent_noise
+from longgen.protocols import Conditions, Context, Denoiser, Model, PromptSchedule
+from longgen.runtime import distribute
+from longgen.runtime.checkpoint import Saved
+from longgen.runtime.plan import Plan
+from longgen.types import Call, Event, Final, State, View
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step done: `done` of `total` over all rounds. Restored finals come first, with the restored state."""
+
+    round: int
+    done: int
+    total: int
+    state: State
+    events: tuple[Event, ...]
+
+
+class Sampler:
+    """One generation on one model. Iterate over `run()`; `bank` and the progress's state are what a resume needs."""
+
+    def __init__(self, plan: Plan, model: Model, conditions: Conditions, init: Tensor | None = None) -> None:
+        """
+        Args:
+            init: x_T [1, C, T, H, W] to start from instead of the plan's own noise.
+        """
+        self.plan, self.model, self.init = plan, model, init
+        self.solver = model.solver(plan.request.solver, plan.steps, plan.flow_shift)
+        self.denoiser: Denoiser = model.denoiser(conditions, plan.grid, plan.steps)
+        self.bank: dict[str, Tensor] = {}
+        self.forwards = 0
+
+    def run(self, saved: Saved | None = None) -> Iterator[Progress]:
+        """From the start, or from a saved state, to the last final latent."""
+        loop, wrapper = self.plan.composition.loop, self.plan.composition.wrapper
+        rounds = wrapper.rounds() if wrapper else 1
+        first = saved.round if saved else 0
+        ctx = self._context()
+        if saved:
+            self.bank.update(saved.bank)
+            yield Progress(first, saved.state.step, self._total(rounds), saved.state, tuple(saved.finals))
+        with self.denoiser.patched(self.plan.composition.patch(self._view())), torch.no_grad():
+            state = saved.state if saved else loop.init(ctx)
+            for round in range(first, rounds):
+                last = round == rounds - 1
+                finals: list[Final] = []
+                while not state.done:
+                    state, events = loop.step(ctx, state)
+                    finals += [e for e in events if isinstance(e, Final) and not last]
+                    shown = events if last else [e for e in events if not isinstance(e, Final)]
+                    if not state.done or last:
+                        yield Progress(round, state.step, self._total(rounds), state, tuple(shown))
+                if not last and wrapper:
+                    x, row = wrapper.refine(ctx, torch.cat([f.x for f in finals], dim=2), round + 1)
+                    state = loop.init(replace(ctx, noise=_sliced(x), start=row))
+                    yield Progress(round + 1, state.step, self._total(rounds), state, ())
+
+    def _total(self, rounds: int) -> int:
+        """Steps of the loop over all rounds, as progress counts them."""
+        return self.plan.composition.loop.steps(self.plan.grid.frames, self.plan.steps, self.plan.info) * rounds
+
+    def _context(self) -> Context:
+        plan, grid = self.plan, self.plan.grid
+        stabilisers = plan.composition.stabilisers
+        return Context(
+            denoise=self._denoise,
+            solver=self.solver,
+            schedule=self.solver.schedule,
+            grid=grid,
+            info=plan.info,
+            seed=plan.seed,
+            noise=_sliced(self.init) if self.init is not None else self._noise,
+            fresh=lambda tag, start, stop: latent_noise(grid, plan.seed, start, stop, tag),
+            device=self.model.device,
+            bank=self.bank,
+            stabilise=_chained([m.stabilise for m in stabilisers]) if stabilisers else None,
+        )
+
+    def _noise(self, start: int, stop: int) -> Tensor:
+        method, grid, seed = self.plan.composition.noise, self.plan.grid, self.plan.seed
+        return method.noise(grid, seed, start, stop) if method else latent_noise(grid, seed, start, stop)
+
+    def _view(self) -> View:
+        plan, info = self.plan, self.plan.info
+        return View(
+            frames=plan.composition.loop.view(plan.grid.frames, info),
+            native=info.native_latents,
+            total=plan.grid.frames,
+            tokens=plan.grid.tokens,
+            layers=info.layers,
+            rope=info.rope,
+            schedule=self.solver.schedule,
+            seconds_per_latent=info.stride / plan.fps,
+            bank=self.bank,
+        )
+
+    def _denoise(self, calls: Sequence[Call]) -> list[Tensor]:
+        self.forwards += len(calls)
+        run = self._batched if self.plan.request.window_batch > 1 else self._singly
+        return run(calls) if self.plan.composition.chain else distribute.spread(run, calls)
+
+    def _singly(self, calls: Sequence[Call]) -> list[Tensor]:
+        return [self.denoiser.denoise(call) for call in calls]
+
+    def _batched(self, calls: Sequence[Call]) -> list[Tensor]:
+        size, results, start = self.plan.request.window_batch, list[Tensor](), 0
+        while start < len(calls):
+            stop = start + 1
+            while stop < min(len(calls), start + size) and calls[stop].x.shape == calls[start].x.shape:
+                stop += 1
+            results += self.denoiser.denoise_batch(calls[start:stop])
+            start = stop
+        return results
+
+
+def conditions(plan: Plan, prompts: PromptSchedule | None = None, **media: Tensor | None) -> Conditions:
+    """What the denoiser is told: the plan's timeline as a prompt schedule, image and control if given."""
+    if prompts is None:
+        from longgen.story.schedules import build
+
+        request = plan.request
+        prompts = build(plan.timeline, request.schedule, plan.grid.stride, plan.guidance, plan.negative)
+    return Conditions(prompts, seed=plan.seed, **media)
+
+
+def _sliced(x: Tensor) -> Callable[[int, int], Tensor]:
+    return lambda start, stop: x[:, :, start:stop]
+
+
+def _chained(edits: list[Callable[[Tensor, Tensor], Tensor]]) -> Callable[[Tensor, Tensor], Tensor]:
+    def stabilise(x: Tensor, reference: Tensor) -> Tensor:
+        for edit in edits:
+            x = edit(x, reference)
+        return x
+
+    return stabilise
