@@ -1,0 +1,9 @@
+"""Attention engines behind one function, `attend(q, k, v, plan, scale) → (out, lse)`.
+
+Engines call kernels directly and never change another library's global state.
+"""
+
+from longgen.attention.plans import merge, with_text
+from longgen.attention.sdpa import attend
+
+__all__ = ["attend", "merge", "with_text"]
