@@ -143,6 +143,13 @@ class Method:
         except KeyError:
             raise AttributeError(f"{type(self).__name__} has no attribute or setting {name!r}") from None
 
+    def fit(self, info: ModelInfo) -> Method:
+        """This method with everything that depends on the model resolved: frames to latents, defaults out of T0.
+
+        The runtime calls it once, before `check` and everything else; the method it returns may be fitted again.
+        """
+        return self
+
     # slot noise
     def noise(self, grid: LatentGrid, seed: int, start: int, stop: int) -> Tensor:
         """x_T[start:stop) on the CPU in fp32, [1, C, stop − start, H, W]."""

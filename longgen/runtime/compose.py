@@ -6,7 +6,7 @@ Knows the registry and the declarations of methods. Loads no weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -58,6 +58,17 @@ class Composition:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.parts))
+
+    def fit(self, info: ModelInfo) -> Composition:
+        """The same composition with every method fitted to the model."""
+        fitted = {id(m): m.fit(info) for m in self.methods}
+        return Composition(
+            tuple(replace(part, method=fitted[id(part.method)]) for part in self.parts),
+            fitted.get(id(self.loop), self.loop),
+            fitted.get(id(self.noise)),
+            fitted.get(id(self.wrapper)),
+            tuple(fitted[id(m)] for m in self.stabilisers),
+        )
 
     def patch(self, view: View) -> Patch:
         """All changes inside the model, combined into one."""
