@@ -8,14 +8,16 @@ latent; a queue therefore changes its prompt latent by latent, as each one passe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from longgen.errors import BadInput, unknown
-from longgen.protocols import PromptSchedule
+from longgen.protocols import PromptSchedule, Setting
 from longgen.types import Level, Mix, Timeline
 
 
@@ -36,7 +38,7 @@ def latents_of(frames: int, stride: int) -> int:
 def spans(timeline: Timeline, stride: int) -> list[tuple[int, int]]:
     """Latents [a, b) of every shot: those whose centre lies in the shot's frames. They tile [0, T)."""
     total = latents_of(timeline.frames, stride)
-    starts = [next((i for i in range(total) if centre(i, stride) >= s.start), total) for s in timeline.shots]
+    starts = [math.ceil((s.start + (stride - 1) / 2) / stride) if s.start else 0 for s in timeline.shots]
     return list(zip(starts, [*starts[1:], total]))
 
 
@@ -69,8 +71,6 @@ class Ramps:
         length: float | None = 0,
         keys: bool = False,
     ) -> None:
-        if length is not None and length < 0:
-            raise BadInput(f"length is a number of frames, 0 or more, got {length}")
         self.timeline, self.stride, self.scale = timeline, stride, guidance
         self.space, self.spherical, self.length, self.keys = space, spherical, length, keys
         shots = timeline.shots
@@ -96,8 +96,12 @@ class Ramps:
 
     def shot_weights(self, frames: tuple[int, ...]) -> Tensor:
         """[T, shots] in fp64; rows sum to 1."""
-        centres = torch.tensor([centre(i, self.stride) for i in frames], dtype=torch.float64)
-        weights = torch.zeros(len(frames), len(self.timeline.shots), dtype=torch.float64)
+        return self.weights_at([centre(i, self.stride) for i in frames])
+
+    def weights_at(self, times: Sequence[float]) -> Tensor:
+        """[len(times), shots] in fp64 at these pixel frames."""
+        centres = torch.tensor(times, dtype=torch.float64)
+        weights = torch.zeros(len(times), len(self.timeline.shots), dtype=torch.float64)
         weights[:, 0] = 1
         for k in range(1, len(self.timeline.shots)):
             p = _progress(centres, *self.ramp(k))
@@ -120,8 +124,104 @@ class Ramps:
         return (self.shot_weights(frames) @ torch.tensor(scales, dtype=torch.float64)).float()
 
     def _shot_in_the_middle(self, frames: tuple[int, ...]) -> int:
-        middle = (centre(min(frames), self.stride) + centre(max(frames), self.stride)) / 2
-        return self.timeline.shots.index(self.timeline.at(int(middle)))
+        return self.timeline.shots.index(self.timeline.at(int(_middle(frames, self.stride))))
+
+
+class PerWindow(Ramps):
+    """One text for the whole of a call: that of its middle. What tools with a prompt per window do."""
+
+    def shot_weights(self, frames: tuple[int, ...]) -> Tensor:
+        return self.weights_at([_middle(frames, self.stride)]).expand(len(frames), -1)
+
+
+class Inject(Ramps):
+    """FreeNoise's motion injection (2310.15169 §3.3): texts travel, but some layers and levels see one fixed text.
+
+    Between two shots of n latents together, 3n//8 hold, n − 2·(3n//8) ramp with end points included, the rest hold.
+    Where σ is inside `interval`, all layers see that sequence; elsewhere the first `split` of the layers see one text
+    for all latents: the first shot's in the paper (eq. 11), the last shot's in the public code.
+
+    Args:
+        variant: "paper" or "code", which differ in the fixed text.
+        low, high: σ of the interval, low ≤ σ ≤ high. DDIM steps 5 … 15 of 50 are timesteps 900 … 700 of 1,000.
+        split: share of the layers that count as encoder and middle.
+    """
+
+    def __init__(
+        self,
+        *common: Any,
+        variant: Literal["paper", "code"] = "paper",
+        low: float = 0.7,
+        high: float = 0.9,
+        split: float = 0.5,
+    ) -> None:
+        super().__init__(*common)
+        self.fixed = 0 if variant == "paper" else len(self.timeline.shots) - 1
+        self.low, self.high, self.split = low, high, split
+        self._spans = spans(self.timeline, self.stride)
+
+    def ramp(self, k: int) -> tuple[float, float]:
+        shot = self.timeline.shots[k]
+        both = self._spans[k][1] - self._spans[k - 1][0]  # latents of shots k − 1 and k
+        length = both - 2 * (3 * both // 8)
+        if shot.transition != "continue" or length < 2:
+            return super().ramp(k)
+        first = self._spans[k][0] - (length + 1) // 2
+        return centre(first, self.stride), centre(first + length - 1, self.stride)
+
+    def mix(self, frames: tuple[int, ...], level: Level) -> Mix:
+        mixed = super().mix(frames, level)
+        sigma = level.spread(len(frames)).sigma.cpu()
+        inside = (sigma >= self.low) & (sigma <= self.high)
+        if bool(inside.all()) or len(self.texts) == 1:
+            return mixed
+        one = self._text_of[self.fixed].float()
+        early = torch.where(inside[:, None], mixed.weights, one)
+        return replace(mixed, early=early, split=self.split)
+
+
+class Relay(Ramps):
+    """Prompt Relay (2604.10030): all texts in one sequence, each pulled away from latents outside its segment.
+
+    C = relu(|f − m_s| − w)² / (2σ_r²) is taken from the logits of latent f on the tokens of segment s, with m_s the
+    middle of the segment's L latents and w = max(⌊L/2⌋ − 2, 0); C = 0 on the tokens of `shared`. σ_r is 1/ln(1/ε), an
+    almost hard edge, or tail/√(2·ln(1/ε)), so that e^(−C) = ε at distance w + tail. A text of several shots takes the
+    least of their penalties. With one shot the policy is off: it would only damp the ends of the clip.
+
+    Args:
+        shared: a text for the whole video, whose tokens every latent sees; "" for none.
+        epsilon: ε in (0, 1).
+        tail: latents over which the soft edge falls; 0 for the hard edge.
+    """
+
+    def __init__(self, *common: Any, shared: str = "", epsilon: float = 1e-3, tail: float = 0.0) -> None:
+        super().__init__(*common)
+        self._locals, self._off = len(self.texts), len(self.texts) == 1
+        if shared and not self._off:
+            self.texts = (shared, *self.texts)
+        decay = math.log(1 / epsilon)
+        self.sigma = tail / math.sqrt(2 * decay) if tail else 1 / decay
+
+    def penalty(self, frames: tuple[int, ...]) -> Tensor:
+        """C [T, shots] ≥ 0 in fp64."""
+        at = torch.tensor(frames, dtype=torch.float64)
+        columns = []
+        for start, stop in spans(self.timeline, self.stride):
+            middle, half = (start + stop - 1) / 2, max((stop - start) // 2 - 2, 0)
+            columns.append(((at - middle).abs() - half).relu() ** 2 / (2 * self.sigma**2))
+        return torch.stack(columns, 1)
+
+    def mix(self, frames: tuple[int, ...], level: Level) -> Mix:
+        if self._off:
+            return super().mix(frames, level)
+        penalty, ours = self.penalty(frames), self._text_of.bool()
+        local = torch.stack([penalty[:, ours[:, j]].amin(1) for j in range(self._locals)], 1)
+        free = local.new_zeros(len(frames), len(self.texts) - self._locals)
+        return Mix(torch.cat([free, local], 1).float(), "bias")
+
+
+def _middle(frames: tuple[int, ...], stride: int) -> float:
+    return (centre(min(frames), stride) + centre(max(frames), stride)) / 2
 
 
 def _progress(centres: Tensor, start: float, stop: float) -> Tensor:
@@ -131,13 +231,55 @@ def _progress(centres: Tensor, start: float, stop: float) -> Tensor:
     return ((centres - start) / (stop - start)).clamp(0, 1)
 
 
-def hold(timeline: Timeline, stride: int, guidance: float, negative: str) -> Ramps:
-    """Each latent sees its own shot's text; only entries declared `blend` are mixed."""
-    return Ramps(timeline, stride, guidance, negative)
+_LENGTH = Setting(None, "frames", "ramp into a shot that continues; default a quarter of the shot", low=0)
+_KEYS = Setting(False, "1", "ramp from the start of the shot before, so that each text is pure where its shot starts")
 
 
-SCHEDULES: dict[str, Callable[..., PromptSchedule]] = {
-    "hold": hold,
+@dataclass(frozen=True)
+class Kind:
+    """One kind of schedule: what it is, how it is made, and its options with units and ranges."""
+
+    title: str
+    make: Callable[..., Ramps]
+    options: Mapping[str, Setting]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+SCHEDULES: dict[str, Kind] = {
+    "hold": Kind("each latent sees the text of its own shot", Ramps, {}),
+    "window": Kind("each call sees the text of its middle latent", PerWindow, {}),
+    "travel": Kind(
+        "embeddings ramp from shot to shot, latent by latent",
+        Ramps,
+        {"length": _LENGTH, "keys": _KEYS, "spherical": Setting(False, "1", "slerp instead of lerp")},
+    ),
+    "blend": Kind(
+        "clean estimates under both texts ramp from shot to shot; twice the cost inside a ramp",
+        Ramps,
+        {"length": _LENGTH, "keys": _KEYS},
+        {"space": "output"},
+    ),
+    "inject": Kind(
+        "FreeNoise's motion injection (2310.15169)",
+        Inject,
+        {
+            "variant": Setting(
+                "paper", "1", "fixed text outside the interval: first shot's or last shot's", choices=("paper", "code")
+            ),
+            "low": Setting(0.7, "σ", "lowest level at which all layers see the travelling text", 0, 1),
+            "high": Setting(0.9, "σ", "highest level at which all layers see the travelling text", 0, 1),
+            "split": Setting(0.5, "layers", "share of the layers that see the fixed text", 0, 1),
+        },
+    ),
+    "relay": Kind(
+        "Prompt Relay (2604.10030): penalties route every latent to its shot's tokens",
+        Relay,
+        {
+            "shared": Setting("", "text", "a text that the whole video sees"),
+            "epsilon": Setting(1e-3, "1", "what is left of a token at the edge", 1e-12, 0.999),
+            "tail": Setting(0.0, "latents", "width of the soft edge; 0 is the hard edge", 0),
+        },
+    ),
 }
 
 
@@ -154,14 +296,29 @@ def build(
         options: of the schedule, see `SCHEDULES`.
 
     Raises:
-        BadInput: unknown schedule or option, or a shot so short that no latent falls into it.
+        BadInput: unknown schedule or option, an option out of range, or a shot that no latent falls into.
     """
     if name not in SCHEDULES:
         raise unknown("prompt schedule", name, SCHEDULES)
+    kind = SCHEDULES[name]
+    for option, value in options.items():
+        if option not in kind.options:
+            raise unknown(f"option of the prompt schedule {name!r}", option, kind.options)
+        _check_option(f"{name}.{option}", kind.options[option], value)
     for shot, (start, stop) in zip(timeline.shots, spans(timeline, stride)):
         if start == stop:
             raise BadInput(
                 f"shot {shot.id!r} lasts {shot.stop - shot.start} frames, which no latent of {stride} frames falls "
                 f"into; make it at least {stride} frames long"
             )
-    return SCHEDULES[name](timeline, stride, guidance, negative, **options)
+    settings = {option: setting.default for option, setting in kind.options.items()}
+    return kind.make(timeline, stride, guidance, negative, **{**settings, **kind.fixed, **options})
+
+
+def _check_option(name: str, setting: Setting, value: Any) -> None:
+    if setting.choices and value not in setting.choices:
+        raise unknown(f"value of {name}", str(value), setting.choices)
+    low = -math.inf if setting.low is None else setting.low
+    high = math.inf if setting.high is None else setting.high
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise BadInput(f"{name} is {value}; legal: {low:g} to {high:g} {setting.unit}")

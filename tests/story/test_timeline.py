@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_bars_round_trip(prompts: list[str]) -> None:
 def test_shares_tile_the_video_in_proportion(weights: list[float], frames: int) -> None:
     spans = share(weights, frames)
     assert spans[0][0] == 0 and spans[-1][1] == frames
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
     assert all(b > a for a, b in spans)
     if all(frames * w / sum(weights) > 1.5 for w in weights):
         assert all(abs((b - a) - frames * w / sum(weights)) <= 1 for (a, b), w in zip(spans, weights))
