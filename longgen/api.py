@@ -1,0 +1,158 @@
+"""`longgen.generate(…)` and the session behind every command: a model loaded once, runs carried out on it.
+
+Knows how requests become plans, plans become jobs. Prints nothing; the command line adds progress bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longgen.config import Request, validated
+from longgen.errors import BadInput
+from longgen.media.write import check_target
+from longgen.models import describe
+from longgen.protocols import Model, PromptSchedule
+from longgen.runtime import plan as planning
+from longgen.runtime import sidecar
+from longgen.runtime.plan import Plan
+from longgen.runtime.run import Job, Outcome, execute
+from longgen.runtime.sample import conditions
+from longgen.types import LoadOptions, ModelInfo, Timeline
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `generate` returns.
+
+    Args:
+        frames: uint8 [F, H, W, 3], exactly the frames asked for.
+        latents: final latents [1, C, T, H, W] fp32, before de-normalisation.
+        sidecar: content of the JSON that lies beside a written video.
+        path: the video file, if one was asked for.
+    """
+
+    frames: NDArray[np.uint8]
+    latents: Tensor
+    sidecar: dict[str, Any]
+    path: Path | None = None
+
+
+class Session:
+    """A model, described at once and loaded when first needed; reused over any number of runs."""
+
+    def __init__(self, model: str | Path | Any = "shapes", options: LoadOptions | None = None) -> None:
+        """
+        Args:
+            model: "shapes", a folder, a hub id, or a diffusers pipeline in hand (used as it is, handed back unpatched).
+        """
+        self.options = options or LoadOptions()
+        self._pipeline = None if isinstance(model, str | Path) else model
+        self.folder: Path | None = None
+        if self._pipeline is None:
+            self.folder = describe.resolve(str(model), self.options.variant)
+            self.info: ModelInfo = describe.describe(self.folder, str(model))
+        else:
+            self.info = describe.describe_pipeline(self._pipeline)
+        self._model: Model | None = None
+        self._hashes: dict[str, str] | None = None
+
+    @property
+    def model(self) -> Model:
+        """The loaded model."""
+        if self._model is None:
+            if self._pipeline is not None:
+                self._model = describe.family(self.info).from_pipeline(self._pipeline, self.info, self.options)
+            else:
+                self._model = describe.family(self.info).load(self.info, self.folder, self.options)
+        return self._model
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the model folder's files, taken once."""
+        if self._hashes is None:
+            self._hashes = sidecar.file_hashes(self.folder)
+        return self._hashes
+
+    def plan(self, request: Request, timeline: Timeline | None = None) -> Plan:
+        """The request with this model's defaults, checked against it. Loads no weights."""
+        return planning.make(request, self.info, timeline)
+
+    def run(self, plan: Plan, job: Job, prompts: PromptSchedule | None = None) -> Outcome:
+        """Carry out a plan; loads the model if it is not loaded."""
+        from longgen.media.condition import read_conditions
+
+        media = read_conditions(plan.request.image, plan.request.control, plan.size, plan.frames)
+        return execute(plan, self.model, conditions(plan, prompts, **media), job, self.hashes)
+
+
+def load_options(request: Request) -> LoadOptions:
+    """How the request wants its model loaded; `auto` picks CUDA where there is one. BadInput for a missing device."""
+    return LoadOptions(
+        device=pick_device(request.device),
+        dtype=request.dtype,
+        attention=request.attention,
+        offload=request.offload,
+        layerwise_fp8=request.fp8,
+        vae_tiling=request.vae_tiling,
+        compile=request.compile,
+        cache=request.cache,
+        loras=request.lora,
+        variant=request.variant,
+        quantize=request.quantize,
+        window_batch=request.window_batch,
+    )
+
+
+def pick_device(name: str) -> str:
+    """A torch device name that exists on this machine."""
+    import torch
+
+    present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in present and not (name == "cuda" and torch.cuda.is_available()):
+        raise BadInput(f"--device {name!r} is not on this machine; it has {', '.join(present)}")
+    return name
+
+
+def generate(
+    prompt: str,
+    model: str | Path | Any = "shapes",
+    method: str = "auto",
+    num_frames: int | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Result:
+    """A long video from one prompt (`|` separates shots).
+
+    Args:
+        prompt: what the video shows.
+        model: "shapes", a folder, a hub id, or a diffusers pipeline in hand.
+        method: names of methods, composed with commas.
+        num_frames: pixel frames; the model's native length by default.
+        settings: {"method.key": value}.
+        output: video file to write, with its sidecar; nothing is written by default.
+        options: any other field of `longgen.config.Request`, such as seed, guidance_scale, num_inference_steps.
+    Raises:
+        BadInput: with one line that says what is wrong and what would be right.
+    """
+    named = model if isinstance(model, str | Path) else "pipeline"
+    values = {"prompt": prompt, "model": str(named), "method": method, "num_frames": num_frames, **options}
+    request = validated({**values, "set": dict(settings or {})})
+    target = None if output is None else check_target(output, overwrite, None, None)
+    session = Session(model, load_options(request))
+    outcome = session.run(session.plan(request), Job(target=target, keep=True))
+    assert outcome.frames is not None and outcome.latents is not None
+    return Result(outcome.frames, outcome.latents, outcome.sidecar, None if target is None else target.path)

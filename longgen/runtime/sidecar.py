@@ -1,0 +1,134 @@
+"""The JSON beside a video: everything needed to say how it came about and to make it again.
+
+Knows plans and finished runs. Writes atomically.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from longgen.runtime.plan import Plan
+
+SCHEMA = 1
+PACKAGES = ("longgen", "torch", "diffusers", "transformers", "safetensors", "av", "numpy")
+WHOLE_FILE = (
+    256 * 2**20
+)  # larger weight files are identified by their size and header, which holds every tensor's shape
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what can change a result, and Python's."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def file_hashes(folder: Path | None) -> dict[str, str]:
+    """`sha256:…` of every JSON and weight file of a model folder; `header-sha256:…` of very large ones."""
+    if folder is None or not folder.is_dir():
+        return {}
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix in {".json", ".safetensors", ".model"}]
+    return {str(p.relative_to(folder)): _digest(p) for p in files}
+
+
+def _digest(path: Path) -> str:
+    size = path.stat().st_size
+    if path.suffix == ".safetensors" and size > WHOLE_FILE:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return f"header-sha256:{hashlib.sha256(file.read(length)).hexdigest()}:{size}"
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def weights_hash(hashes: dict[str, str]) -> str:
+    """One hash for a model: over the hashes of its weight files."""
+    text = "\n".join(f"{n} {h}" for n, h in sorted(hashes.items()) if n.endswith(".safetensors"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
+
+
+def peak_memory(device: str) -> dict[str, int]:
+    """Peak bytes so far: resident memory of the process, and what torch allocated on an accelerator."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
+    if device.startswith("cuda"):
+        import torch
+
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def compose(
+    plan: Plan,
+    *,
+    frames: int,
+    device: str,
+    attention: str,
+    hashes: dict[str, str],
+    revision: str | None,
+    timings: dict[str, float],
+    forwards: int,
+    **more: Any,
+) -> dict[str, Any]:
+    """The sidecar's content. `frames` is what was written; `timings` are seconds by stage."""
+    return {
+        "schema": SCHEMA,
+        "identity": plan.identity,
+        "request": plan.resolved(),
+        "methods": [
+            {"name": p.name, "slots": list(p.slots), "settings": p.method.settings} for p in plan.composition.parts
+        ],
+        "prompt": plan.request.prompt,
+        "seed": plan.seed,
+        "frames": frames,
+        "fps": plan.fps,
+        "size": {"height": plan.size[0], "width": plan.size[1]},
+        "latents": plan.grid.frames,
+        "timeline": {"fps": plan.timeline.fps, "shots": [asdict(s) for s in plan.timeline.shots]},
+        "shot_boundaries": [s.start for s in plan.timeline.shots[1:]],
+        "windows": {"latents": [list(w) for w in plan.windows], "frames": [list(w) for w in plan.windows_in_frames()]},
+        "notes": list(plan.notes),
+        "model": {"id": plan.info.id, "variant": plan.info.variant, "revision": revision, "files": hashes}
+        | {"weights": weights_hash(hashes)},
+        "versions": versions(),
+        "device": device,
+        "attention": attention,
+        "calls": forwards,
+        "timings": timings,
+        "peak_memory": peak_memory(device),
+        **more,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under another name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False, default=str)
+            file.write("\n")
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def sidecar_path(output: Path) -> Path:
+    """`OUT.mp4` → `OUT.json`; a folder of frames `OUT/` → `OUT.json` beside it."""
+    return output.with_suffix(".json") if output.suffix else output.parent / (output.name + ".json")
