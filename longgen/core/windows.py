@@ -82,7 +82,7 @@ def sizes(settings: Mapping[str, Any], info: ModelInfo) -> Sizes:
         return -(-latents // unit) * unit
 
     def nearest(latents: float) -> int:
-        return int(math.floor(latents / unit + 0.5)) * unit
+        return math.floor(latents / unit + 0.5) * unit
 
     name = _one_of(settings, "window", "window_latents")
     if name == "window":
@@ -262,7 +262,4 @@ def plan(
             taken.update(body)
     else:
         raw = [window_weights(weights, len(b), max(sized.overlap - n, 0)) for b, (n, _) in zip(bodies, calls)]
-    return [
-        Window(tuple(own), n, share)
-        for (n, own), share in zip(calls, shares(bodies, raw, frames), strict=True)
-    ]
+    return [Window(tuple(own), n, share) for (n, own), share in zip(calls, shares(bodies, raw, frames), strict=True)]
