@@ -78,7 +78,8 @@ class Windows(Method):
         return [(count, length) for length, count in sorted(lengths.items())]
 
     def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
-        return [(w.body[0], w.body[-1] + 1) for w in self.plan_at(frames, info)]
+        bodies = [w.body for w in self.plan_at(frames, info)]
+        return [(b[0], b[-1] + 1 if b[-1] >= b[0] else frames) for b in bodies]  # a looped window ends at T here
 
     def check(self, frames: int, info: ModelInfo) -> None:
         self.plan_at(frames, info)
