@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 METRICS: dict[str, str] = {
     "temporal_flickering": "longgen.metrics.temporal_flickering:TemporalFlickering",
+    "motion_smoothness": "longgen.metrics.motion_smoothness:MotionSmoothness",
+    "motion_smoothness_classical": "longgen.metrics.motion_smoothness:MotionSmoothnessClassical",
+    "dynamic_degree": "longgen.metrics.dynamic_degree:DynamicDegree",
+    "dynamic_degree_classical": "longgen.metrics.dynamic_degree:DynamicDegreeClassical",
+    "static_classical": "longgen.metrics.dynamic_degree:StaticClassical",
 }
 
 

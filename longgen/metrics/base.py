@@ -130,11 +130,13 @@ class Video:
     Args:
         reader: the lazy reader; frames reach metrics through the pass, not from here.
         prompt: the whole prompt, or None.
-        boundaries: first frames of the windows after the first, from the sidecar; None when there is no sidecar.
+        boundaries: frames inside the video at which a window of the sampler begins or ends, from the sidecar;
+            None when there is no sidecar, empty when one window covered all.
         shots: (first frame, text) of each shot, in order; None when unknown.
         entry: auxiliary information of the suite for this prompt (VBench's `auxiliary_info`).
         given: outside results for this video: "detections", "captions", "labels", "embeddings" …
         reference: paths of the reference videos for metrics that compare with a set.
+        dimensions: VBench dimensions that the suite scores on this video; None = all.
     """
 
     reader: VideoReader
@@ -144,6 +146,7 @@ class Video:
     entry: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     reference: tuple[Path, ...] = ()
+    dimensions: frozenset[str] | None = None
 
     @property
     def path(self) -> Path:
@@ -173,6 +176,7 @@ class Moment:
         for older in self._past[1:]:
             older._past = []  # the chain of moments must not grow
         self._embeddings: dict[str, Vector] = {}
+        self._flows: dict[int, Vector] = {}
 
     def before(self, k: int) -> Frame:
         """The frame k earlier, k in 1..2; at frame 0 there is none (IndexError)."""
@@ -185,20 +189,26 @@ class Moment:
 
         return grey(self.frame)
 
-    @cached_property
+    @property
     def flow(self) -> Vector:
         """DIS optical flow from the previous frame to this one, float32 [h, w, 2] (x, y), pixels of the flow grid."""
+        return self.flow_from(1)
+
+    def flow_from(self, back: int) -> Vector:
+        """Flow from the frame `back` (1 or 2) earlier to this one."""
         from longgen.metrics.flow import dis
 
-        return dis(self._past[0].grey, self.grey)
+        if back not in self._flows:
+            self._flows[back] = dis(self._past[back - 1].grey, self.grey)
+        return self._flows[back]
 
-    def flow_between(self, back: int) -> tuple[Vector, Vector]:
-        """Flows from the frame `back` earlier to this one, and from this one to it."""
+    def flow_to(self, back: int) -> Vector:
+        """Flow from this frame to the one `back` (1 or 2) earlier."""
         from longgen.metrics.flow import dis
 
-        other = self._past[back - 1].grey
-        forward = self.flow if back == 1 else dis(other, self.grey)
-        return forward, dis(self.grey, other)
+        if -back not in self._flows:
+            self._flows[-back] = dis(self.grey, self._past[back - 1].grey)
+        return self._flows[-back]
 
     @cached_property
     def speed(self) -> Vector:

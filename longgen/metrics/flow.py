@@ -42,14 +42,16 @@ def dis(first: Image, second: Image) -> Flow:
         ]
         return resize_flow(dis(*large), (first.shape[0], first.shape[1]))
     engine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return np.asarray(engine.calc(first, second, None), dtype=np.float32)
+    flow = np.zeros((*first.shape, 2), np.float32)
+    return np.asarray(engine.calc(first, second, flow), dtype=np.float32)
 
 
 def resize_flow(flow: Flow, size: tuple[int, int]) -> Flow:
     """Flow on another grid (height, width), its vectors scaled with the grid."""
     height, width = size
     scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
-    return np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32) * scale
+    large = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large * scale, dtype=np.float32)
 
 
 def warp(image: NDArray[np.uint8] | NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:

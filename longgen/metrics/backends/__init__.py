@@ -1,0 +1,66 @@
+"""Weights by role. Knows how a backend is named and where its loader lives; loads nothing until asked.
+
+A backend is named by
+
+* ``hf:owner/name``: a Hugging Face hub id; its weights must be in the local cache unless the network is there,
+* a path: a folder saved by ``save_pretrained`` or a weights file, by the role,
+* ``random:<seed>``: a tiny network with random weights, for tests of shape and invariance only,
+* ``call:module:name``: a callable of the user's, imported and used as it is.
+
+There is never a fallback from one to another: what cannot be loaded is Unavailable, with the exact id and the place
+where it was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from longgen.errors import BadInput, unknown
+from longgen.registry import load
+
+ROLES: dict[str, str] = {
+    "interpolator": "longgen.metrics.backends.outside:only_callable",
+}
+"""Role → loader(spec) → callable with an attribute `id`."""
+
+
+def resolve(role: str, spec: str) -> Any:
+    """The backend of a role.
+
+    Raises:
+        BadInput: unknown role, or a `call:` that names nothing.
+        Unavailable: weights or libraries that are not here.
+    """
+    if role not in ROLES:
+        raise unknown("backend role", role, ROLES)
+    if spec.startswith("call:"):
+        return _call(spec)
+    loader: Callable[[str], Any] = load(ROLES[role])
+    return loader(spec)
+
+
+def _call(spec: str) -> Any:
+    target = spec.removeprefix("call:")
+    if ":" not in target:
+        raise BadInput(f"backend {spec}: must be call:module:name")
+    try:
+        made = load(target)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"backend {spec}: {error}") from error
+    if not callable(made):
+        raise BadInput(f"backend {spec}: {target} is not callable")
+    return made
+
+
+def read_specs(texts: list[str]) -> dict[str, str]:
+    """`--backend ROLE=SPEC` options as a mapping."""
+    specs = {}
+    for text in texts:
+        role, equals, spec = text.partition("=")
+        if not equals or not spec:
+            raise BadInput(f"--backend {text}: must be ROLE=SPEC, for example dino=hf:facebook/dino-vitb16")
+        if role not in ROLES:
+            raise unknown("backend role", role, ROLES)
+        specs[role] = spec
+    return specs
