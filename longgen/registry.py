@@ -13,6 +13,7 @@ from longgen.errors import unknown
 METHODS: dict[str, str] = {
     "direct": "longgen.methods.direct:Direct",
     "windows": "longgen.methods.windows:Windows",
+    "ditctrl": "longgen.methods.ditctrl:DiTCtrl",
 }
 
 # diffusers class of the transformer → the family's adapter module (which offers describe() and load()).

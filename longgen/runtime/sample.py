@@ -16,6 +16,7 @@ from longgen.protocols import Conditions, Context, Denoiser, Model, PromptSchedu
 from longgen.runtime import distribute
 from longgen.runtime.checkpoint import Saved
 from longgen.runtime.plan import Plan
+from longgen.story.schedules import cuts
 from longgen.types import Call, Event, Final, State, View
 
 
@@ -106,6 +107,7 @@ class Sampler:
             schedule=self.solver.schedule,
             seconds_per_latent=info.stride / plan.fps,
             bank=self.bank,
+            cuts=cuts(plan.timeline, plan.grid.stride),
         )
 
     def _denoise(self, calls: Sequence[Call]) -> list[Tensor]:

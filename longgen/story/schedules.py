@@ -42,6 +42,11 @@ def spans(timeline: Timeline, stride: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], total]))
 
 
+def cuts(timeline: Timeline, stride: int) -> tuple[int, ...]:
+    """First latents of the shots that are entered by a hard cut."""
+    return tuple(a for s, (a, _) in zip(timeline.shots, spans(timeline, stride)) if s.transition == "cut" and a)
+
+
 class Ramps:
     """Texts held per shot, with linear ramps where one shot passes into the next.
 
