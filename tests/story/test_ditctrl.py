@@ -45,7 +45,7 @@ class Toy:
         return [x @ w for w in self.weights[BRANCHES.index(branch), layer]]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    XX
+        return sdpa(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
     def hooked(self, method: DiTCtrl, step: int, at: View) -> dict[tuple[int, Branch], Tensor]:
         """Window after window, branch after branch, as a loop and an adapter call it."""
