@@ -6,7 +6,7 @@ Knows how requests become plans, plans become jobs. Prints nothing; the command 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +53,23 @@ class Session:
             model: "shapes", a folder, a hub id, or a diffusers pipeline in hand (used as it is, handed back unpatched).
         """
         self.options = options or LoadOptions()
-        self._pipeline = None if isinstance(model, str | Path) else model
         self.folder: Path | None = None
-        if self._pipeline is None:
-            self.folder = describe.resolve(str(model), self.options.variant)
-            self.info: ModelInfo = describe.describe(self.folder, str(model))
-        else:
-            self.info = describe.describe_pipeline(self._pipeline)
         self._model: Model | None = None
         self._hashes: dict[str, str] | None = None
+        if isinstance(model, str | Path):
+            self.folder = describe.resolve(model)
+            files = describe.read_folder(self.folder, str(model))
+            self._family = describe.family(files)
+            self.info: ModelInfo = self._family.describe(files)
+        else:
+            self._model = describe.family_of(model).from_pipeline(model, self.options)
+            self.info = self._model.info
 
     @property
     def model(self) -> Model:
         """The loaded model."""
         if self._model is None:
-            if self._pipeline is not None:
-                self._model = describe.family(self.info).from_pipeline(self._pipeline, self.info, self.options)
-            else:
-                self._model = describe.family(self.info).load(self.info, self.folder, self.options)
+            self._model = self._family.load(self.info, self.folder, self.options)
         return self._model
 
     @property
@@ -82,7 +81,14 @@ class Session:
 
     def plan(self, request: Request, timeline: Timeline | None = None) -> Plan:
         """The request with this model's defaults, checked against it. Loads no weights."""
-        return planning.make(request, self.info, timeline)
+        plan = planning.make(request, self.info, timeline)
+        if self.info.variant != "shapes":
+            return plan
+        from longgen.shapes import grammar
+
+        strange = [s.prompt for s in plan.timeline.shots if grammar.find(s.prompt) is None]
+        warned = [f"warning: {p!r} is outside what the embedded model knows: {grammar.vocabulary()}" for p in strange]
+        return replace(plan, notes=(*plan.notes, *warned))
 
     def run(self, plan: Plan, job: Job, prompts: PromptSchedule | None = None) -> Outcome:
         """Carry out a plan; loads the model if it is not loaded."""

@@ -71,9 +71,9 @@ class Checkpoint:
         self.folder, self.identity = folder, identity
         self._pending: list[Final] = []
 
-    def add(self, final: Final) -> None:
+    def add(self, finals: list[Final]) -> None:
         """Latents that became final; on disk with the next save."""
-        self._pending.append(Final(final.start, final.stop, final.x.detach().cpu()))
+        self._pending += [Final(f.start, f.stop, f.x.detach().cpu()) for f in finals]
 
     def save(self, round: int, state: State, bank: Mapping[str, Tensor]) -> None:
         """State after a step, the bank, and all pending final latents."""

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from longgen.errors import BadInput
 from longgen.media.write import Target, VideoWriter
 from longgen.protocols import Conditions, Model
 from longgen.runtime import distribute, sidecar
 from longgen.runtime.checkpoint import Checkpoint
+from longgen.runtime.latents import read_latents, save_latents, to_uint8
 from longgen.runtime.plan import Plan
 from longgen.runtime.sample import Progress, Sampler
 from longgen.types import Final, Preview
@@ -125,11 +124,11 @@ def _finals(
             if progress is None:
                 return
             latest, finals = progress, [e for e in progress.events if isinstance(e, Final)]
-            for final in finals if checkpoint and not restored else ():
-                checkpoint.add(final)
-            if checkpoint and not restored and time.monotonic() - last_save >= job.save_every:
-                checkpoint.save(progress.round, progress.state, sampler.bank)
-                last_save = time.monotonic()
+            if checkpoint and not restored:
+                checkpoint.add(finals)
+                if time.monotonic() - last_save >= job.save_every:
+                    checkpoint.save(progress.round, progress.state, sampler.bank)
+                    last_save = time.monotonic()
             restored = False
             _report(job, progress)
             for final in finals:
@@ -189,44 +188,3 @@ def _deliver(
             if job.on_frames:
                 job.on_frames(len(chunk))
     return (np.concatenate(held) if held else None), count
-
-
-def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
-    """[f, 3, H, W] in [0, 1] → uint8 [f, H, W, 3], rounded to nearest."""
-    whole = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
-    array: NDArray[np.uint8] = whole.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return array
-
-
-def save_latents(path: Path, latents: Tensor, plan: Plan) -> None:
-    """One safetensors file, key `latents`, in the transformer's own layout and scale."""
-    import os
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parent / f".{path.name}.part"
-    facts = {"format": "longgen-latents-1", "identity": plan.identity, "model": plan.info.id, "fps": str(plan.fps)}
-    facts |= {"frames": str(plan.frames), "height": str(plan.size[0]), "width": str(plan.size[1])}
-    save_file({"latents": latents.contiguous()}, part, facts)
-    os.replace(part, path)
-
-
-def read_latents(path: Path, plan: Plan, model: Model) -> Tensor:
-    """x [1, C, T, H, W] from a safetensors file's `latents`; BadInput when the shape is not the plan's."""
-    latents = load_latents_file(path)
-    expected = tuple(model.to_model(torch.empty(plan.grid.shape, device="meta")).shape)
-    if tuple(latents.shape) != expected:
-        raise BadInput(f"latents in {path} have shape {list(latents.shape)}; this run needs {list(expected)}")
-    return model.from_model(latents.float(), plan.grid)
-
-
-def load_latents_file(path: Path) -> Tensor:
-    """The tensor `latents` of a safetensors file."""
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise BadInput(f"latents file {path} does not exist") from None
-    except Exception as error:  # safetensors raises its own and OS errors; each means the same to the user
-        raise BadInput(f"{path} is not a readable safetensors file: {error}") from None
-    if "latents" not in tensors:
-        raise BadInput(f"{path} has no tensor `latents`; it holds {', '.join(sorted(tensors)) or 'nothing'}")
-    return tensors["latents"]

@@ -1,0 +1,94 @@
+"""Latents on disk and on their way to frames. Knows the file's form and the streaming decoder's interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from longgen.errors import BadInput
+from longgen.protocols import Model
+from longgen.runtime.plan import Plan
+from longgen.types import LatentGrid
+
+
+def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
+    """[f, 3, H, W] in [0, 1] → uint8 [f, H, W, 3], rounded to nearest."""
+    whole = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+    array: NDArray[np.uint8] = whole.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return array
+
+
+def save_latents(path: Path, latents: Tensor, plan: Plan) -> None:
+    """One safetensors file, key `latents`, in the transformer's own layout and scale."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.parent / f".{path.name}.part"
+    facts = {"format": "longgen-latents-1", "identity": plan.identity, "model": plan.info.id, "fps": str(plan.fps)}
+    facts |= {"frames": str(plan.frames), "height": str(plan.size[0]), "width": str(plan.size[1])}
+    save_file({"latents": latents.contiguous()}, part, facts)
+    os.replace(part, path)
+
+
+def read_latents(path: Path, plan: Plan, model: Model) -> Tensor:
+    """x [1, C, T, H, W] from a safetensors file's `latents`; BadInput when the shape is not the plan's."""
+    latents = load_latents_file(path)
+    expected = tuple(model.to_model(torch.empty(plan.grid.shape, device="meta")).shape)
+    if tuple(latents.shape) != expected:
+        raise BadInput(f"latents in {path} have shape {list(latents.shape)}; this run needs {list(expected)}")
+    return model.from_model(latents.float(), plan.grid)
+
+
+def load_latents_file(path: Path) -> Tensor:
+    """The tensor `latents` of a safetensors file."""
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise BadInput(f"latents file {path} does not exist") from None
+    except Exception as error:  # safetensors raises its own and OS errors; each means the same to the user
+        raise BadInput(f"{path} is not a readable safetensors file: {error}") from None
+    if "latents" not in tensors:
+        raise BadInput(f"{path} has no tensor `latents`; it holds {', '.join(sorted(tensors)) or 'nothing'}")
+    return tensors["latents"]
+
+
+def decode_file(
+    path: Path, model: Model, chunk: int, fps: float | None = None
+) -> tuple[float, int, Iterator[NDArray[np.uint8]]]:
+    """Frame rate, number of frames and the frames uint8 [f, H, W, 3] of a latents file, decoded as a stream.
+
+    The file's own metadata say how many frames were asked for; without them all that decodes is kept.
+    """
+    raw, info = load_latents_file(path), model.info
+    with safe_open(path, "pt") as file:
+        told = dict(file.metadata() or {})
+    if told.get("model") not in (None, info.id):
+        raise BadInput(f"{path} holds latents of {told['model']}; give --model {told['model']}")
+    height, width = int(told.get("height", info.native_size[0])), int(told.get("width", info.native_size[1]))
+    grid = _grid_of(raw, path, model, info.grid(1, height, width))
+    frames = min(int(told.get("frames", grid.pixel_frames)), grid.pixel_frames)
+    latents = model.from_model(raw.float(), grid).to(model.device)
+    return fps or float(told.get("fps", info.fps)), frames, trimmed(model.decode(iter([latents]), chunk), frames)
+
+
+def _grid_of(raw: Tensor, path: Path, model: Model, one: LatentGrid) -> LatentGrid:
+    """The grid whose layout in the transformer has the file's shape; only the number of latents is free."""
+    for frames in range(1, raw.numel() // max(1, one.channels * one.height * one.width) + 1):
+        grid = one.with_frames(frames)
+        if model.to_model(torch.empty(grid.shape, device="meta")).shape == raw.shape:
+            return grid
+    raise BadInput(f"latents in {path} have shape {list(raw.shape)}, which is none of {model.info.variant}'s")
+
+
+def trimmed(chunks: Iterable[Tensor], frames: int) -> Iterator[NDArray[np.uint8]]:
+    """The first `frames` frames of a decoded stream [f, 3, H, W], as uint8 [f, H, W, 3]."""
+    for chunk in chunks:
+        if frames > 0:
+            yield to_uint8(chunk[:frames])
+        frames -= len(chunk)
