@@ -23,6 +23,16 @@ FAMILIES: dict[str, str] = {
 
 ENGINES: dict[str, str] = {
     "sdpa": "longgen.attention.sdpa:Sdpa",
+    "sdpa-flash": "longgen.attention.sdpa:SdpaFlash",
+    "sdpa-cudnn": "longgen.attention.sdpa:SdpaCudnn",
+    "sdpa-efficient": "longgen.attention.sdpa:SdpaEfficient",
+    "sdpa-math": "longgen.attention.sdpa:SdpaMath",
+    "xformers": "longgen.attention.xformers:Xformers",
+    "flash2": "longgen.attention.flash:Flash2",
+    "flash3": "longgen.attention.flash:Flash3",
+    "varlen": "longgen.attention.varlen:Varlen",
+    "flex": "longgen.attention.flex:Flex",
+    "sage": "longgen.attention.sage:Sage",
 }
 
 

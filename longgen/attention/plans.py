@@ -142,6 +142,23 @@ def segments(spans: Sequence[tuple[int, int]]) -> list[Segment]:
     return batched
 
 
+def varlen(plan: FrameWindow, batch: int, keys: int) -> tuple[list[int], list[int], list[int]]:
+    """The plan as ragged blocks over a flattened batch: per block its query tokens, first key token and key tokens.
+
+    Args:
+        batch, keys: B and Sk of the keys; entry b's tokens begin at b·Sk.
+
+    >>> varlen(FrameWindow(2, ((0, 2), (0, 2), (1, 3))), 2, 6)
+    ([4, 2, 4, 2], [0, 2, 6, 8], [4, 4, 4, 4])
+    """
+    p = plan.tokens
+    blocks = [
+        (s.size * p, s.start * p + w * s.step * p, s.keys * p) for s in segments(plan.spans) for w in range(s.count)
+    ]
+    queries, starts, lengths = (list(x) for x in zip(*blocks))
+    return queries * batch, [b * keys + s for b in range(batch) for s in starts], lengths * batch
+
+
 def views(x: Tensor, tokens: int, first: int, size: int, count: int, step: int) -> Tensor:
     """`count` windows of `size` frames of x [S, N, D], `step` frames apart, as a batch [count, size·P, N, D].
 

@@ -5,8 +5,6 @@ Knows the aten operators and their limits. Does not know plans beyond handing th
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -127,6 +125,7 @@ class Sdpa(Engine):
     devices = frozenset({"cpu", "cuda", "mps", "xpu"})
     dtypes = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
     head_dims = "any size"
+    sm = 0
     kernel = staticmethod(auto)
 
     def head_dim(self, d: int) -> bool:
@@ -141,18 +140,13 @@ class SdpaMath(Sdpa):
 
 
 class SdpaFlash(Engine):
-    """Torch's FlashAttention 2; on a CPU, torch's CPU flash kernel."""
+    """Torch's FlashAttention 2."""
 
     name = "sdpa-flash"
-    least: ClassVar[int] = 8
     kernel = staticmethod(flash)
 
-    def available(self, device: torch.device) -> str | None:
-        major, minor = torch.cuda.get_device_capability(device)
-        return None if major >= self.least else f"needs sm{self.least}0 or newer, this GPU is sm{major}{minor}"
 
-
-class SdpaCudnn(SdpaFlash):
+class SdpaCudnn(Engine):
     """cuDNN's fused attention."""
 
     name = "sdpa-cudnn"
@@ -163,10 +157,10 @@ class SdpaCudnn(SdpaFlash):
         return d % 8 == 0 and d <= 128
 
 
-class SdpaEfficient(SdpaFlash):
+class SdpaEfficient(Engine):
     """Torch's memory-efficient attention, for fp32 and older GPUs."""
 
     name = "sdpa-efficient"
-    least = 5
+    sm = 50
     dtypes = frozenset({torch.float16, torch.bfloat16, torch.float32})
     kernel = staticmethod(efficient)
