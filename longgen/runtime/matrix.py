@@ -41,7 +41,7 @@ def refusal(method: str, info: ModelInfo) -> str | None:
     """Why the method cannot run on the model, or None."""
     frames = int(info.native_latents * LENGTHS)
     try:
-        check(compose(method), frames - frames % info.patch[0], info)
+        check(compose(method).fit(info), frames - frames % info.patch[0], info)
     except BadInput as error:
         return str(error)
     return None
