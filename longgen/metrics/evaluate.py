@@ -153,6 +153,8 @@ def evaluate(request: Request, tick: Callable[[str], None] = lambda _: None) -> 
         raise BadInput("several processes need -o DIR to hand their results together")
     ready, missing = prepare(_with_static(request), request.specs)
     journal = Journal(request.out / RESULTS if request.out else None)
+    for part in sorted(request.out.glob("results.*.part.jsonl")) if request.out else ():
+        journal.records |= Journal(part).records  # left by processes that were interrupted
     mine = Journal(request.out / f"results.{rank}.part.jsonl" if request.out and world > 1 else journal.path)
     mine.records = journal.records
     done: list[Record] = []
@@ -161,7 +163,7 @@ def evaluate(request: Request, tick: Callable[[str], None] = lambda _: None) -> 
         try:
             done += _score_one(path, request, ready, mine)
         except BadInput as reason:
-            skipped[str(path)] = str(reason)
+            skipped[str(path)] = str(reason).removeprefix(f"{path}: ")
         tick(str(path))
     if world > 1:
         gathered = _gather(request, done, skipped, rank, world)

@@ -130,7 +130,7 @@ def describe(path: Path, known: Known) -> Video:
 
 
 def read_prompts(path: Path, videos: Sequence[Path]) -> dict[str, str]:
-    """`--prompts`: JSON {file name or stem: prompt} (VBench's form), or text with one line per video in sorted order."""
+    """`--prompts`: JSON {file name or stem: prompt} (VBench's form), or text, a line per video in sorted order."""
     if path.suffix.lower() == ".json":
         data = read_json(path)
         if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
