@@ -15,6 +15,7 @@ ANY: frozenset[Slot] = frozenset(
     ("noise", "loop", "wrapper", "route", "logits", "rope", "cross", "kv", "stabilise"),
 )
 LOOPS: frozenset[Slot] = frozenset(("loop",))
+NOISES: frozenset[Slot] = frozenset(("noise",))
 PATCHES: frozenset[Slot] = frozenset(("route", "logits", "rope", "cross", "kv"))
 ATTENTION: frozenset[Slot] = frozenset(("route", "logits"))
 
@@ -34,11 +35,11 @@ LAWS: dict[str, Law] = {
     "resume": Law("a state saved and read back between any two steps finishes with the same bits", LOOPS),
     "final": Law("each latent is final exactly once, in order, and the events cover the video", LOOPS),
     "plan": Law("`calls` states the calls that are made and `view` the longest of them", LOOPS),
-    "deterministic": Law("the same seed gives the same bits, and another seed other ones", LOOPS | {"noise"}),
-    "finite": Law("finite at 1x, 2x, 4x and 8x the native length", LOOPS | {"noise"} | PATCHES),
-    "unit_variance": Law("every latent of the initial noise is unit Gaussian", frozenset(("noise",))),
-    "random_access": Law("noise(start, stop) is that slice of noise(0, T)", frozenset(("noise",))),
-    "stochastic": Law("attention rows are non-negative and sum to 1: a constant v passes unchanged", ATTENTION),
+    "deterministic": Law("the same seed gives the same bits, and another seed other ones", LOOPS | NOISES),
+    "finite": Law("finite at 1x, 2x, 4x and 8x the native length", LOOPS | NOISES | PATCHES),
+    "unit_variance": Law("every latent of the initial noise is unit Gaussian", NOISES),
+    "random_access": Law("noise(start, stop) is that slice of noise(0, T)", NOISES),
+    "stochastic": Law("attention rows sum to 1: constant values pass unchanged", ATTENTION),
     "zero": Law("zeroed values give zero output, so zeroed output projections make a block the identity", ATTENTION),
     "no_op": Law("an empty patch while the longest call is within the native length", PATCHES),
     "beyond": Law("beyond the native length the patch changes the attention output", PATCHES),

@@ -13,6 +13,12 @@ from longgen.errors import unknown
 METHODS: dict[str, str] = {
     "direct": "longgen.methods.direct:Direct",
     "windows": "longgen.methods.windows:Windows",
+    "flowlong": "longgen.methods.flowlong:FlowLong",
+    "freenoise": "longgen.methods.freenoise:FreeNoise",
+    "specmix": "longgen.methods.specmix:SpecMix",
+    "freelong": "longgen.methods.freelong:FreeLong",
+    "freelongpp": "longgen.methods.freelongpp:FreeLongPP",
+    "lvsa": "longgen.methods.lvsa:Lvsa",
     "ditctrl": "longgen.methods.ditctrl:DiTCtrl",
 }
 

@@ -160,6 +160,23 @@ def looped_starts(frames: int, sized: Sizes, step: int) -> list[int]:
     return [(i * sized.stride - shift) % frames for i in range(-(-frames // sized.stride))]
 
 
+def band(frames: int, width: int, border: Literal["cut", "shift"]) -> tuple[tuple[int, int], ...]:
+    """Key spans [a, b) of a local band of `width` frames about each of T query frames.
+
+    "cut" drops what lies outside the video, as |i − j| ≤ α does; "shift" moves the span inside, so that every query
+    sees min(width, T) frames.
+
+    >>> band(6, 3, "cut")
+    ((0, 2), (0, 3), (1, 4), (2, 5), (3, 6), (4, 6))
+    >>> band(6, 3, "shift")
+    ((0, 3), (0, 3), (1, 4), (2, 5), (3, 6), (3, 6))
+    """
+    lows = [i - width // 2 for i in range(frames)]
+    if border == "shift":
+        lows = [min(max(low, 0), max(frames - width, 0)) for low in lows]
+    return tuple((max(low, 0), min(low + width, frames)) for low in lows)
+
+
 def window_weights(kind: Weights, length: int, overlap: int) -> Tensor:
     """Unnormalised weights of one window's latents, [length] in fp64, all > 0.
 

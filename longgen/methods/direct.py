@@ -17,6 +17,8 @@ class Direct(Method):
         title="One pass over the whole video",
         slots=("loop",),
         cost="n · forward(T)",
+        laws={"plain": {}, "partition": {}, "mates": {}, "resume": {}, "final": {}, "plan": {}}
+        | {"deterministic": {}, "finite": {}, "conflicts": {}},
         global_positions=True,
     )
 
