@@ -1,1 +1,17 @@
-"""Makes `fakes` importable from every test folder: pytest puts the folder of this file on the path."""
+"""Every test runs on one thread and never reaches for a network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and bitwise comparisons must not depend on the machine's cores."""
+    torch.set_num_threads(1)

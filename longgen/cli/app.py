@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longgen.cli import bench, decode, generate, info
+from longgen.cli import bench, decode, eval, generate, info, plan
 from longgen.errors import BadInput
 
 app = typer.Typer(
@@ -30,8 +30,9 @@ def root(
 
 app.command("generate")(generate.generate_command)
 app.command("batch")(generate.batch_command)
-app.command("plan")(generate.plan_command)
+app.command("plan")(plan.plan_command)
 app.command("decode")(decode.decode_command)
+app.command("eval")(eval.eval_command)
 app.command("bench")(bench.bench_command)
 app.command("models")(info.models_command)
 app.command("methods")(info.methods_command)

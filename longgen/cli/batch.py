@@ -10,8 +10,7 @@ import typer
 import yaml
 
 from longgen.api import Session, load_options
-from longgen.cli.generate import as_json
-from longgen.cli.options import request
+from longgen.cli.options import as_json, request
 from longgen.cli.progress import say
 from longgen.cli.work import Work
 from longgen.config import Request, read_text, validated

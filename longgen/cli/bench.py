@@ -27,7 +27,7 @@ def bench_command(
     from longgen import registry
     from longgen.bench import BENCHES
     from longgen.bench.rows import RESULTS, Rows
-    from longgen.cli.generate import as_json
+    from longgen.cli.options import as_json
 
     if name == "list":
         typer.echo("\n".join(BENCHES))

@@ -1,21 +1,16 @@
-"""`longgen generate`, `batch` and `plan`: options in, sessions run, sidecars out. No logic of its own."""
+"""`longgen generate` and `batch`: options in, sessions run, sidecars out. No logic of its own."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from longgen.cli.options import MACHINE, SAMPLING, request, shared
+from longgen.cli.options import MACHINE, SAMPLING, Json, request, shared
 from longgen.config import Naming, Request
 from longgen.errors import BadInput
 
-if TYPE_CHECKING:
-    from longgen.runtime.plan import Plan
-
-Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Out = Annotated[str | None, typer.Option("--output", "-o", help="file (.mp4 .webm .gif .mkv) or folder ending in /")]
 
 
@@ -64,17 +59,6 @@ def generate_command(
 
 
 @shared(SAMPLING, MACHINE)
-def plan_command(*, json_output: Json = False, **options: Any) -> None:
-    """What would run: windows, tokens, FLOPs, memory, time. Loads no weights."""
-    from longgen.cli.work import Work
-
-    asked = request(options)
-    work = Work(output=None, json=json_output)
-    work.check(asked, [asked.prompt or "(no prompt)"], many=False, dry_run=True)
-    work.show()
-
-
-@shared(SAMPLING, MACHINE)
 def batch_command(
     jobs: Annotated[str, typer.Argument(help="prompts, one per line (.txt), or a YAML list of requests")],
     *,
@@ -115,35 +99,3 @@ def _naming(name: str) -> Naming:
     if name == "vbench":
         return "vbench"
     raise BadInput(f"--naming must be index or vbench (got {name!r})")
-
-
-def describe_plan(plan: Plan) -> dict[str, Any]:
-    """A plan as plain values, for --json and for people."""
-    cost = plan.cost
-    return {
-        "model": plan.info.variant,
-        "method": str(plan.composition),
-        "frames": plan.frames,
-        "seconds": round(plan.frames / plan.fps, 3),
-        "size": {"width": plan.size[1], "height": plan.size[0]},
-        "fps": plan.fps,
-        "latents": plan.grid.frames,
-        "native_latents": plan.info.native_latents,
-        "steps": plan.steps,
-        "guidance": plan.guidance,
-        "seed": plan.seed,
-        "windows": [list(w) for w in plan.windows],
-        "calls": cost.calls,
-        "branches": cost.branches,
-        "tokens_per_call": cost.tokens_per_call,
-        "tflop": round(cost.flops / 1e12, 4),
-        "bytes": {"weights": cost.weight_bytes, "activations": cost.activation_bytes, "latents": cost.latent_bytes},
-        "estimated_seconds": {k: float(f"{v:.3g}") for k, v in cost.seconds.items()},
-        "timeline": [{"from": s.start, "to": s.stop, "prompt": s.prompt} for s in plan.timeline.shots],
-        "notes": list(plan.notes),
-    }
-
-
-def as_json(value: Any) -> str:
-    """Indented JSON, as every `--json` prints it."""
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str)

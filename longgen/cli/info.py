@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="print as JSON")]
 def methods_command(json_output: Json = False) -> None:
     """The methods, what they need, cost and promise."""
     from longgen import registry
-    from longgen.cli.generate import as_json
+    from longgen.cli.options import as_json
 
     infos = [registry.method(name).info for name in registry.METHODS]
     if json_output:
@@ -39,7 +39,7 @@ def models_command(
     json_output: Json = False,
 ) -> None:
     """The models, their facts, and which methods run on them (with the reason where one does not)."""
-    from longgen.cli.generate import as_json
+    from longgen.cli.options import as_json
     from longgen.runtime.matrix import matrix
 
     rows = matrix(model)
@@ -59,7 +59,7 @@ def models_command(
 
 def doctor_command(json_output: Json = False) -> None:
     """Versions, devices, attention engines with their self-test, and the embedded model."""
-    from longgen.cli.generate import as_json
+    from longgen.cli.options import as_json
 
     facts = examine()
     if json_output:

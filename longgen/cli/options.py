@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,6 +14,7 @@ from longgen.config import Request, parse_duration, parse_settings, parse_size, 
 from longgen.errors import BadInput
 
 F = TypeVar("F", bound=Callable[..., Any])
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 def _opt(kind: Any, *flags: str, help: str, panel: str, metavar: str | None = None) -> Any:
@@ -99,3 +101,8 @@ def _normal(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(values.get("set"), list):
         values["set"] = parse_settings(values["set"])
     return values
+
+
+def as_json(value: Any) -> str:
+    """Indented JSON, as every `--json` prints it."""
+    return json.dumps(value, indent=1, ensure_ascii=False, default=str)

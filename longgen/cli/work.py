@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from longgen.api import Session, load_options
-from longgen.cli.generate import as_json, describe_plan
+from longgen.cli.options import as_json
+from longgen.cli.plan import describe_plan
 from longgen.cli.progress import Bars, console, say
 from longgen.config import Naming, Request
 from longgen.errors import BadInput
