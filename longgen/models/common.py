@@ -1,0 +1,131 @@
+"""What all families share of loading and running a diffusers pipeline: device, dtype, solver, texts.
+
+Knows pipelines as bags of components. Does not know families.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from longgen.errors import BadInput
+from longgen.models import solvers
+from longgen.models.describe import Files, check_weights, read_folder, read_overrides
+from longgen.models.files import stored_dtype
+from longgen.types import Attend, LoadOptions, ModelInfo
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; BadInput when it is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"unknown device {name!r}; valid: cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise BadInput(
+            f"device {name!r} is not there; {torch.cuda.device_count()} CUDA devices found, cpu always works"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise BadInput("device 'mps' is not there; cpu always works")
+    return device
+
+
+def pick_dtype(path: Path, options: LoadOptions, device: torch.device) -> torch.dtype:
+    """The dtype asked for; else fp32 on a CPU and the transformer's own elsewhere."""
+    name = options.dtype
+    if name is None:
+        name = "float32" if device.type == "cpu" else stored_dtype(path / "transformer", options.variant)
+    if name not in DTYPES:
+        raise BadInput(f"unknown dtype {name!r}; valid: {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOptions) -> DiffusionPipeline:
+    """A pipeline from a folder whose weights were checked first. The VAE stays in fp32, as its decoder needs it.
+
+    Raises:
+        BadInput: missing, truncated or pickled weights; a device or dtype that is not there.
+    """
+    device = pick_device(options.device)
+    dtype = pick_dtype(path, options, device)
+    check_weights(path, read_folder(path), options.variant)
+    pipe = kind.from_pretrained(
+        path,
+        torch_dtype={"default": dtype, "vae": torch.float32},
+        variant=options.variant,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    return pipe.to(device)
+
+
+def files_of(pipe: DiffusionPipeline) -> Files:
+    """A pipeline in hand, described as its folder would be."""
+    configs = {
+        name: dict(component.config)
+        for name, component in pipe.components.items()
+        if hasattr(component, "config") and hasattr(component.config, "keys")
+    }
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if tokenizer is not None:
+        configs["tokenizer"] = {"model_max_length": tokenizer.model_max_length}
+    origin = str(getattr(pipe, "name_or_path", "") or "")
+    overrides = read_overrides(Path(origin)) if origin else {}
+    index: dict[str, Any] = {**dict(pipe.config), "_class_name": type(pipe).__name__}
+    index |= {
+        n: (type(c).__module__.split(".")[0], type(c).__name__) for n, c in pipe.components.items() if c is not None
+    }
+    return Files(origin or type(pipe).__name__, index, configs, overrides)
+
+
+class PipelineModel:
+    """A loaded checkpoint around a diffusers pipeline; families add the denoiser and the decoder."""
+
+    def __init__(self, info: ModelInfo, pipe: Any, options: LoadOptions) -> None:
+        self.info = info
+        self.pipe = pipe
+        self.options = options
+        self.device = torch.device(pipe._execution_device)
+        self.attend, self.own_attention = pick_attention(options)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the transformer computes in."""
+        return self.pipe.transformer.dtype
+
+    @property
+    def train_steps(self) -> int:
+        return int(self.pipe.scheduler.config.num_train_timesteps)
+
+    def solver(self, name: str | None, steps: int, flow_shift: float | None) -> solvers.SchedulerSolver:
+        """A step rule by name over the checkpoint's schedule; None for its own."""
+        shift = flow_shift if flow_shift is not None else self.info.flow_shift
+        own = solvers.shift_of(self.pipe.scheduler.config)
+        return solvers.make(self.pipe.scheduler, name, steps, None if shift == own else shift)
+
+    def to_model(self, x: Tensor) -> Tensor:
+        """[1, C, T, H, W] is the transformer's own layout unless a family says otherwise."""
+        return x
+
+    def from_model(self, x: Tensor, grid: Any) -> Tensor:
+        return x
+
+
+def pick_attention(options: LoadOptions) -> tuple[Attend, bool]:
+    """The engine's attend, and whether it serves self-attention even where no method asks for it."""
+    from longgen.attention import attend
+
+    return attend, options.attention not in {"auto", "sdpa"}

@@ -1,0 +1,54 @@
+"""A loaded Wan checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from torch import Tensor
+
+from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.wan.denoiser import WanDenoiser
+from longgen.models.wan.info import describe
+from longgen.models.wan.vae import stream_decode
+from longgen.protocols import Conditions
+from longgen.types import LatentGrid, LoadOptions, ModelInfo
+
+
+class WanModel(PipelineModel):
+    """Wan2.1, Wan2.2-A14B or Wan2.2-TI2V-5B."""
+
+    @classmethod
+    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> WanModel:
+        return cls(info, load_pipeline(WanPipeline, path, options), options)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any) -> WanModel:
+        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+
+    @property
+    def experts(self) -> list[WanTransformer3DModel]:
+        """The transformers, high noise first."""
+        return [t for t in (self.pipe.transformer, self.pipe.transformer_2) if t is not None]
+
+    @property
+    def expand_timesteps(self) -> bool:
+        return bool(self.pipe.config.expand_timesteps)
+
+    @torch.no_grad()
+    def encode(self, text: str) -> Tensor:
+        """[1, L, D] in the transformer's dtype."""
+        embeds, _ = self.pipe.encode_prompt(
+            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
+        )
+        return embeds.to(self.dtype)
+
+    def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> WanDenoiser:
+        return WanDenoiser(self, conditions, grid, steps)
+
+    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
+        return stream_decode(self.pipe.vae, chunks, chunk)
