@@ -12,14 +12,23 @@ from longgen.errors import unknown
 
 METHODS: dict[str, str] = {
     "direct": "longgen.methods.direct:Direct",
-    "windows": "longgen.methods.windows:Windows",
+    "adain": "longgen.methods.adain:Adain",
+    "ditctrl": "longgen.methods.ditctrl:DiTCtrl",
+    "extend": "longgen.methods.extend:Extend",
+    "fifo": "longgen.methods.fifo:Fifo",
     "flowlong": "longgen.methods.flowlong:FlowLong",
-    "freenoise": "longgen.methods.freenoise:FreeNoise",
-    "specmix": "longgen.methods.specmix:SpecMix",
+    "freeinit": "longgen.methods.freeinit:FreeInit",
     "freelong": "longgen.methods.freelong:FreeLong",
     "freelongpp": "longgen.methods.freelongpp:FreeLongPP",
+    "freenoise": "longgen.methods.freenoise:FreeNoise",
     "lvsa": "longgen.methods.lvsa:Lvsa",
-    "ditctrl": "longgen.methods.ditctrl:DiTCtrl",
+    "miga": "longgen.methods.fifo:Miga",
+    "ntk": "longgen.methods.ntk:Ntk",
+    "pi": "longgen.methods.pi:Pi",
+    "riflex": "longgen.methods.riflex:Riflex",
+    "specmix": "longgen.methods.specmix:SpecMix",
+    "ultravico": "longgen.methods.ultravico:UltraViCo",
+    "windows": "longgen.methods.windows:Windows",
 }
 
 # diffusers class of the transformer → the family's adapter module (which offers describe() and load()).

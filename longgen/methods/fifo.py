@@ -1,0 +1,184 @@
+"""FIFO-Diffusion and its zigzag form: a queue of latents at rising noise levels, denoised by one level per iteration.
+
+Knows latents, levels and calls. Does not know attention or prompts. The queue's memory does not depend on the length.
+Above the budget of 150 lines because MIGA's zigzag is the same walk with groups and a last stage, and shares the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from longgen.core.levels import ladder
+from longgen.core.queue import Course, Queue, advance
+from longgen.core.windows import SIZE_SETTINGS, rounded, sizes
+from longgen.errors import BadInput
+from longgen.protocols import Context, Method, MethodInfo, Setting
+from longgen.types import Call, Event, Final, Level, ModelInfo, Preview, State, add_noise, ode_step
+
+DIAGONAL = "the latents of a call have levels of their own, so a run never equals one pass over a common schedule"
+LAWS = ("mates", "resume", "final", "plan", "deterministic", "finite", "conflicts")
+
+
+class Fifo(Method):
+    """x_i ← x_i one rung down, for every latent i of the queue, in windows that all read one state (arXiv 2405.11473).
+
+    K = n·f rungs: n partitions of windows of f latents. With lookahead the cleaner half of each window is context.
+    """
+
+    info = MethodInfo(
+        name="fifo",
+        title="Diagonal queue: streams latents at constant memory",
+        slots=("loop",),
+        paper="2405.11473",
+        needs=frozenset({"windows", "per_latent_level"}),
+        settings={n: Setting(*SIZE_SETTINGS[n]) for n in ("window", "window_latents")}
+        | {
+            "partitions": Setting(4, "windows", "n: the queue holds n·f latents; 0: from the number of steps", 0, 256),
+            "lookahead": Setting(True, "1", "overlap windows by half and keep their noisier half; doubles the cost"),
+            "levels": Setting("uniform", "1", "equal steps in σ or along the table", choices=("uniform", "solver")),
+            "group": Setting(1, "latents", "neighbours that share a level (MIGA's zigzag)", 1, 64),
+            "start": Setting("trajectory", "1", "first filling", choices=("trajectory", "renoise", "grow")),
+            "flush": Setting(True, "1", "let the queue run empty at the end; false feeds on, and latents forget T"),
+        },
+        cost="(T + K − f) · 2n · forward(f), half of it without lookahead",
+        finality="stream",
+        laws={name: {} for name in LAWS},
+        exempt={"plain": DIAGONAL, "partition": DIAGONAL},
+    )
+
+    def course(self, frames: int, steps: int, info: ModelInfo) -> Course:
+        """K = n·f/L rungs for n partitions and groups of L; n = 0: as many as steps, rounded up to whole windows."""
+        window = self.view(frames, info)
+        group = max(1, round(window / 3)) if self.group is None else int(self.group)
+        top = -(-(int(self.partitions) or -(-steps * group // window)) * window // group)
+        floor = round(self.settings.get("finish", 0.0) * top)
+        queue = Queue(frames, window, top - floor, group, bool(self.lookahead), self.start == "grow", not self.flush)
+        base = {"grow": 0, "renoise": steps, "trajectory": queue.rungs - queue.rung(0, 0)}[self.start]
+        return Course(queue, base, floor, int(self.settings.get("passes", 1)))
+
+    def view(self, frames: int, info: ModelInfo) -> int:
+        return min(sizes(self.settings, info).window, frames)
+
+    def calls(self, frames: int, steps: int, info: ModelInfo) -> list[tuple[int, int]]:
+        return [(self.course(frames, steps, info).calls, self.view(frames, info))]
+
+    def steps(self, frames: int, steps: int, info: ModelInfo) -> int:
+        return self.course(frames, steps, info).steps
+
+    def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
+        return [(0, self.view(frames, info))]
+
+    def check(self, frames: int, info: ModelInfo) -> None:
+        if info.patch[0] > 1:
+            raise BadInput(f"{self.info.name} moves single latents; {info.variant} joins {info.patch[0]} in one token")
+
+    def notes(self, frames: int, info: ModelInfo) -> list[str]:
+        course = self.course(frames, info.steps, info)
+        queue, sized = course.queue, sizes(self.settings, info)
+        how = f"{self.partitions} partitions" if self.partitions else f"{info.steps} steps rounded up to whole windows"
+        note = f"{self.info.name}: {course.top} levels ({how}), a queue of {queue.slots} latents"
+        last = f", then {course.last} steps together" if course.last else ""
+        return [*rounded(self.settings, sized, info), f"{note} in windows of {queue.window}{last}"]
+
+    # ------------------------------------------------------------------------------------------------------------ loop
+
+    def init(self, ctx: Context) -> State:
+        course = self._course(ctx)
+        x = _noise(ctx, *course.held(0))
+        return State(x, solver=ctx.solver.init(), extra={"lo": 0, "queue": x if course.base else x[:, :, :0]})
+
+    def step(self, ctx: Context, state: State) -> tuple[State, list[Event]]:
+        course = self._course(ctx)
+        if state.step < course.base:
+            return self._base(ctx, state, course)
+        if state.step < course.base + course.queue.iterations:
+            return self._turn(ctx, state, course)
+        return self._together(ctx, state, course)
+
+    def _course(self, ctx: Context) -> Course:
+        return self.course(ctx.grid.frames, ctx.schedule.steps, ctx.info)
+
+    def _ladder(self, ctx: Context, course: Course) -> Level:
+        return ladder(ctx.schedule, course.top, self.levels)
+
+    def _base(self, ctx: Context, state: State, course: Course) -> tuple[State, list[Event]]:
+        """One step of an ordinary clip of f latents. Latent i joins the queue from the true trajectory, as it is when
+        the clip reaches its rung (TokensGen); or all are re-noised from the finished clip, as in the paper."""
+        rungs, step, window = self._ladder(ctx, course), state.step, course.queue.window
+        target, last = torch.tensor(course.rungs((0, window), 0)), step + 1 == course.base
+        if self.start == "renoise":
+            (clean,) = ctx.denoise([Call(state.x, ctx.schedule[step], tuple(range(window)))])
+            x, memory = ctx.solver.step(state.solver, state.x, clean, step)
+            queue = add_noise(x, ctx.fresh("fifo", 0, window).to(x), rungs[target]) if last else x
+        else:
+            rung, memory = course.top - step, state.solver
+            (clean,) = ctx.denoise([Call(state.x, rungs[rung], tuple(range(window)))])
+            x = ode_step(state.x, clean, rungs[rung], rungs[rung - 1])
+            joins = (target == rung - 1).to(x.device)[None, None, :, None, None]
+            queue = torch.where(joins, x, state.extra["queue"])
+        extra = {"lo": 0, "queue": queue[:, :, :0] if last else queue}
+        return State(queue if last else x, step + 1, solver=memory, extra=extra), [Preview(step, clean)]
+
+    def _turn(self, ctx: Context, state: State, course: Course) -> tuple[State, list[Event]]:
+        """One iteration: all windows read the old latents; each latent of the queue comes one rung down."""
+        rungs, turn, lo = self._ladder(ctx, course), state.step - course.base, state.extra["lo"]
+        jobs = course.queue.jobs(turn)
+        x, cleans = advance(ctx.denoise, state.x, lo, jobs, rungs, lambda span: course.rungs(span, turn))
+        events: list[Event] = [Preview(state.step, torch.cat(cleans, 2), jobs[0].update[0])]
+        a, b = course.queue.emitted(turn)
+        if b > a and not course.floor:
+            events.insert(0, Final(a, b, x[:, :, a - lo : b - lo].clone()))
+        ahead, stop = course.held(turn + 1)
+        x = torch.cat([x[:, :, ahead - lo :], _noise(ctx, lo + x.shape[2], stop)], 2)
+        done = state.step + 1 == course.steps
+        return replace(state, x=x, step=state.step + 1, done=done, extra={**state.extra, "lo": ahead}), events
+
+    def _together(self, ctx: Context, state: State, course: Course) -> tuple[State, list[Event]]:
+        """One step of the common last stage (MIGA's second): all latents at one level, windows with moving cuts."""
+        rungs, turn, frames = (
+            self._ladder(ctx, course),
+            state.step - course.base - course.queue.iterations,
+            ctx.grid.frames,
+        )
+        turns, rung = divmod(turn, course.floor)[0], course.floor - turn % course.floor
+        x = state.x[:, :, :frames]
+        if turns and rung == course.floor:
+            x = add_noise(x, ctx.fresh(f"miga{turns}", 0, frames).to(x), rungs[rung])
+        x, cleans = advance(ctx.denoise, x, 0, course.last_jobs(turn), rungs, lambda span: [rung] * (span[1] - span[0]))
+        done = state.step + 1 == course.steps
+        event: Event = Final(0, frames, x) if done else Preview(state.step, torch.cat(cleans, 2))
+        return replace(state, x=x, step=state.step + 1, done=done), [event]
+
+
+def _noise(ctx: Context, start: int, stop: int) -> Tensor:
+    """Start noise of latents [start, stop); past the end of a given noise, fresh noise of the same latents."""
+    drawn = ctx.noise(start, stop)
+    if drawn.shape[2] < stop - start:
+        drawn = torch.cat([drawn, ctx.fresh("feed", start + drawn.shape[2], stop).to(drawn)], 2)
+    return drawn.to(ctx.device)
+
+
+class Miga(Fifo):
+    """FIFO in groups of L latents that share a level (zigzag), with the last levels taken together (arXiv 2605.18233).
+
+    Long-range guidance latents and self-reflection of the paper are not part of this.
+    """
+
+    info = replace(
+        Fifo.info,
+        name="miga",
+        title="Zigzag queue whose last levels all latents take together",
+        paper="2605.18233",
+        settings={
+            **Fifo.info.settings,
+            "partitions": Setting(0, "windows", "n: the queue holds n·f latents; 0: from the number of steps", 0, 256),
+            "group": Setting(None, "latents", "L: neighbours that share a level; default: a third of a window", 1, 64),
+            "finish": Setting(10 / 54, "1", "share of the levels that all latents take together", 0.0, 0.9),
+            "passes": Setting(1, "1", "how often that last stage runs (2 in the public code)", 1, 8),
+        },
+        cost="(T/L + K) · 2KL/f · forward(f) + last stage",
+        finality="end",
+    )
