@@ -10,11 +10,24 @@ if TYPE_CHECKING:
     from longgen.metrics.base import Metric
 
 METRICS: dict[str, str] = {
+    "subject_consistency": "longgen.metrics.subject_consistency:SubjectConsistency",
+    "background_consistency": "longgen.metrics.background_consistency:BackgroundConsistency",
     "temporal_flickering": "longgen.metrics.temporal_flickering:TemporalFlickering",
     "motion_smoothness": "longgen.metrics.motion_smoothness:MotionSmoothness",
     "motion_smoothness_classical": "longgen.metrics.motion_smoothness:MotionSmoothnessClassical",
     "dynamic_degree": "longgen.metrics.dynamic_degree:DynamicDegree",
     "dynamic_degree_classical": "longgen.metrics.dynamic_degree:DynamicDegreeClassical",
+    "aesthetic_quality": "longgen.metrics.aesthetic_quality:AestheticQuality",
+    "imaging_quality": "longgen.metrics.imaging_quality:ImagingQuality",
+    "object_class": "longgen.metrics.object_class:ObjectClass",
+    "multiple_objects": "longgen.metrics.multiple_objects:MultipleObjects",
+    "human_action": "longgen.metrics.human_action:HumanAction",
+    "color": "longgen.metrics.color:Color",
+    "spatial_relationship": "longgen.metrics.spatial_relationship:SpatialRelationship",
+    "scene": "longgen.metrics.scene:Scene",
+    "appearance_style": "longgen.metrics.appearance_style:AppearanceStyle",
+    "temporal_style": "longgen.metrics.temporal_style:TemporalStyle",
+    "overall_consistency": "longgen.metrics.overall_consistency:OverallConsistency",
     "static_classical": "longgen.metrics.dynamic_degree:StaticClassical",
 }
 

@@ -111,7 +111,7 @@ class Score:
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: float, **rest: Any) -> Score:
+    def of(cls, value: float | np.floating[Any], **rest: Any) -> Score:
         """A score from a number; a number that is not finite becomes a reason, never a value."""
         value = float(value)
         if math.isfinite(value):
@@ -261,6 +261,8 @@ class Metric:
     """Role → default weights id (`hf:facebook/dino-vitb16`); resolved by `longgen.metrics.backends`."""
     optional: ClassVar[Mapping[str, str]] = {}
     """Roles that may be given on the command line but are not loaded otherwise (role → what it replaces)."""
+    given: ClassVar[str] = ""
+    """Kind of outside results that stand in for the backends: with `--given <kind>=FILE` no backend is loaded."""
 
     def __init__(self, video: Video, **backends: Any) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ RESULTS = "results.jsonl"
 
 @dataclass(frozen=True)
 class Ready:
-    """A metric with its backends loaded, and the text that names them in results."""
+    """A metric with its backends loaded, the text that names them in results, and whether VBench's numbers compare."""
 
     cls: type[Metric]
     backends: Mapping[str, Any]
     backend: str
+    comparable: bool
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,20 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def prepare(ids: Sequence[str], specs: Mapping[str, str]) -> tuple[dict[str, Ready], dict[str, str]]:
-    """Load the backends of all metrics: (ready ones, reasons of the others). A role is loaded once."""
+def prepare(
+    ids: Sequence[str], specs: Mapping[str, str], given: frozenset[str] = frozenset()
+) -> tuple[dict[str, Ready], dict[str, str]]:
+    """Load the backends of all metrics: (ready ones, reasons of the others). A role is loaded once.
+
+    Metrics that can work from outside results of a kind in `given` load none, unless one is named for them.
+    """
     loaded: dict[tuple[str, str], Any] = {}
     ready: dict[str, Ready] = {}
     missing: dict[str, str] = {}
     for name in ids:
         cls = metric(name)
-        wanted = {role: specs.get(role, default) for role, default in cls.backends.items()}
+        from_file = cls.given in given and not cls.backends.keys() & specs.keys()
+        wanted = {} if from_file else {role: specs.get(role, default) for role, default in cls.backends.items()}
         wanted |= {role: specs[role] for role in cls.optional if role in specs}
         try:
             for item in wanted.items():
@@ -129,8 +136,10 @@ def prepare(ids: Sequence[str], specs: Mapping[str, str]) -> tuple[dict[str, Rea
         except Unavailable as reason:
             missing[name] = str(reason)
             continue
-        label = ",".join(f"{role}={spec}" for role, spec in sorted(wanted.items())) or "none"
-        ready[name] = Ready(cls, {role: loaded[role, spec] for role, spec in wanted.items()}, label)
+        backends = {role: loaded[role, spec] for role, spec in wanted.items()}
+        label = ",".join(f"{role}={getattr(b, 'id', wanted[role])}" for role, b in sorted(backends.items()))
+        same = all(getattr(b, "comparable", True) for b in backends.values())
+        ready[name] = Ready(cls, backends, label or ("given" if from_file else "none"), cls.info.comparable and same)
     return ready, missing
 
 
@@ -151,7 +160,7 @@ def evaluate(request: Request, tick: Callable[[str], None] = lambda _: None) -> 
     rank, world = process()
     if world > 1 and request.out is None:
         raise BadInput("several processes need -o DIR to hand their results together")
-    ready, missing = prepare(_with_static(request), request.specs)
+    ready, missing = prepare(_with_static(request), request.specs, frozenset(request.known.given))
     journal = Journal(request.out / RESULTS if request.out else None)
     for part in sorted(request.out.glob("results.*.part.jsonl")) if request.out else ():
         journal.records |= Journal(part).records  # left by processes that were interrupted
@@ -190,12 +199,12 @@ def _score_one(path: Path, request: Request, ready: Mapping[str, Ready], journal
     for name, r in ready.items():
         if video.dimensions is not None and name in QUALITY + SEMANTIC and name not in video.dimensions:
             continue
-        blank = make(video, digest, r.cls, r.backend, Score.none("not scored"))
+        blank = make(video, digest, r.cls, r.backend, r.comparable, Score.none("not scored"))
         old = journal.find(blank)
         (records if old else todo)[name] = old or blank
     if todo:
         fresh = score(video, {name: (ready[name].cls, ready[name].backends) for name in todo})
-        new = {name: make(video, digest, ready[name].cls, ready[name].backend, s) for name, s in fresh.items()}
+        new = {name: replace(todo[name], score=s) for name, s in fresh.items()}
         journal.append(new.values())
         records |= new
     return [records[name] for name in ready if name in records]

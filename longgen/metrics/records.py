@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
     return hashlib.sha256(value.tobytes()).hexdigest() if isinstance(value, np.ndarray) else value
 
 
-def make(video: Video, digest: str, cls: type[Metric], backend: str, score: Score) -> Record:
+def make(video: Video, digest: str, cls: type[Metric], backend: str, comparable: bool, score: Score) -> Record:
     """The record of a score; also the address under which an earlier one would be found."""
     import av
 
@@ -90,7 +90,7 @@ def make(video: Video, digest: str, cls: type[Metric], backend: str, score: Scor
         version=info.version,
         backend=backend,
         inputs=inputs_digest(video, info.needs),
-        comparable=info.comparable and not backend.count("random:"),
+        comparable=comparable,
         frames=video.frames,
         fps=round(video.fps, 6),
         decoder=f"PyAV {av.__version__}",

@@ -59,20 +59,23 @@ def is_static(magnitudes: Sequence[float], ends: tuple[float, float], side: floa
     return sum(m > tau for m in magnitudes) <= allowed and max(ends) <= 2 * tau * allowed
 
 
-def adjacent_and_first(embeddings: Iterable[NDArray[np.float32]]) -> list[float]:
-    """Subject and background consistency, per frame t ≥ 1: ½·[max(0, ⟨e_t, e_{t−1}⟩) + max(0, ⟨e_t, e_0⟩)].
+class AdjacentAndFirst:
+    """Subject and background consistency: per frame t ≥ 1, ½·[max(0, ⟨e_t, e_{t−1}⟩) + max(0, ⟨e_t, e_0⟩)].
 
-    Embeddings have unit norm. The official code divides the sum by F − 1 and fails at F = 1; here the list is empty.
+    Takes unit embeddings one by one. The official code divides the sum by F − 1 and fails at F = 1.
     """
-    scores: list[float] = []
-    first = last = None
-    for e in embeddings:
-        if first is None or last is None:
-            first = e
+
+    def __init__(self) -> None:
+        self.scores: list[float] = []
+        self.first: NDArray[np.float32] | None = None
+        self.last: NDArray[np.float32] | None = None
+
+    def add(self, e: NDArray[np.float32]) -> None:
+        if self.first is None or self.last is None:
+            self.first = e
         else:
-            scores.append(0.5 * (max(0.0, float(e @ last)) + max(0.0, float(e @ first))))
-        last = e
-    return scores
+            self.scores.append(0.5 * (max(0.0, float(e @ self.last)) + max(0.0, float(e @ self.first))))
+        self.last = e
 
 
 def labels_present(frames: Sequence[Iterable[str]], wanted: Sequence[str]) -> tuple[int, int]:
