@@ -3,7 +3,8 @@
 Engines call kernels directly and never change another library's global state.
 """
 
+from longgen.attention.choose import choose, table
 from longgen.attention.plans import merge, with_text
 from longgen.attention.sdpa import attend
 
-__all__ = ["attend", "merge", "with_text"]
+__all__ = ["attend", "choose", "merge", "table", "with_text"]

@@ -35,7 +35,7 @@ def engine(name: str) -> Engine:
 
 
 def choose(
-    name: str | None, device: torch.device, dtype: torch.dtype, head_dim: int, plans: Iterable[Plan] = (Dense(),)
+    name: str | None, device: torch.device | str, dtype: torch.dtype, head_dim: int, plans: Iterable[Plan] = (Dense(),)
 ) -> Engine:
     """The engine for these tensors and plans.
 
@@ -46,6 +46,7 @@ def choose(
     Raises:
         BadInput: unknown name, or the engine asked for cannot serve; the reason is given. There is no fallback then.
     """
+    device = torch.device(device)
     wanted = name if name not in (None, "auto") else os.environ.get(ENV) or "auto"
     needed = {Dense}.union(*(kinds(p) for p in plans))
     if wanted != "auto":
@@ -80,7 +81,7 @@ def refusal(found: Engine, device: torch.device, dtype: torch.dtype, head_dim: i
     return found.probe(device, dtype, head_dim)
 
 
-def table(device: torch.device, dtype: torch.dtype | None = None, head_dim: int = 64) -> list[dict[str, Any]]:
+def table(device: torch.device | str, dtype: torch.dtype | None = None, head_dim: int = 64) -> list[dict[str, Any]]:
     """One row per engine for `longgen doctor`.
 
     Args:
@@ -89,6 +90,7 @@ def table(device: torch.device, dtype: torch.dtype | None = None, head_dim: int 
     Returns:
         dicts with engine, package, version (None: not installed), plans, ok, and reason ("" when ok).
     """
+    device = torch.device(device)
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     rows = []
     for name in registry.ENGINES:
