@@ -62,7 +62,9 @@ class Session:
             self._family = describe.family(files)
             self.info: ModelInfo = self._family.describe(files)
         else:
-            self._model = describe.family_of(model).from_pipeline(model, self.options)
+            from longgen.models.common import files_of
+
+            self._model = describe.family(files_of(model)).from_pipeline(model)
             self.info = self._model.info
 
     @property

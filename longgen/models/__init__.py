@@ -1,6 +1,7 @@
-"""Thin adapters over diffusers, one folder per family."""
+"""Model families: thin adapters over unmodified diffusers classes."""
 
 import logging
 
-# diffusers imports xformers, which warns on import where its kernels do not fit this torch; `longgen doctor` says so.
+# diffusers imports xformers wherever it is installed, and xformers tells at every start that its CUDA extensions do not
+# fit a CPU build of torch. `longgen doctor` tells it once, where it matters.
 logging.getLogger("xformers").setLevel(logging.ERROR)

@@ -33,6 +33,7 @@ def save_latents(path: Path, latents: Tensor, plan: Plan) -> None:
     facts = {"format": "longgen-latents-1", "identity": plan.identity, "model": plan.info.id, "fps": str(plan.fps)}
     facts |= {"frames": str(plan.frames), "height": str(plan.size[0]), "width": str(plan.size[1])}
     save_file({"latents": latents.contiguous()}, part, facts)
+    os.chmod(part, 0o644)  # safetensors makes private files
     os.replace(part, path)
 
 
