@@ -132,7 +132,8 @@ class Fifo(Method):
         if b > a and not course.floor:
             events.insert(0, Final(a, b, x[:, :, a - lo : b - lo].clone()))
         ahead, stop = course.held(turn + 1)
-        x = torch.cat([x[:, :, ahead - lo :], _noise(ctx, lo + x.shape[2], stop)], 2)
+        have = lo + x.shape[2]
+        x = torch.cat([x[:, :, ahead - lo :], *([_noise(ctx, have, stop)] if stop > have else [])], 2)
         done = state.step + 1 == course.steps
         return replace(state, x=x, step=state.step + 1, done=done, extra={**state.extra, "lo": ahead}), events
 
