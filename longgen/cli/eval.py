@@ -31,6 +31,7 @@ def eval_command(
     given: Annotated[list[str] | None, typer.Option("--given", help="KIND=FILE, results of outside models")] = None,
     backend: Annotated[list[str] | None, typer.Option("--backend", help="ROLE=hf:ID|PATH|random:N|call:m:f")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="folder of reference videos")] = None,
+    device: Annotated[str, typer.Option("--device", help="where backends run: cpu, cuda, cuda:1")] = "cpu",
     output: Annotated[str | None, typer.Option("--output", "-o", help="folder for results and report")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> int:
@@ -51,12 +52,12 @@ def eval_command(
         reference=tuple(collect([reference])) if reference else (),
     )
     if compare is not None:
-        sides = [_side(folder, Request((), ids, known, specs)) for folder in compare]
+        sides = [_side(folder, Request((), ids, known, specs, device=device)) for folder in compare]
         return _compare(compare, sides, Path(output) if output else None, as_json)
     videos = tuple(collect(targets or []))
     if prompts is not None:
         known = Known(read_prompts(Path(prompts), videos), known.given, known.entries, known.reference)
-    request = Request(videos, ids, known, specs, Path(output) if output else None, static_filter)
+    request = Request(videos, ids, known, specs, Path(output) if output else None, static_filter, device)
     return _evaluate(request, as_json)
 
 

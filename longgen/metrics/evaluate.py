@@ -76,6 +76,7 @@ class Request:
         specs: backend role → spec, over the metrics' defaults.
         out: folder of results.jsonl, or None to keep nothing.
         static_only: temporal flickering counts static videos alone, at most five per prompt (VBench's rule).
+        device: where backends run.
     """
 
     videos: tuple[Path, ...]
@@ -84,6 +85,7 @@ class Request:
     specs: Mapping[str, str] = field(default_factory=dict)
     out: Path | None = None
     static_only: bool = False
+    device: str = "cpu"
 
 
 def preset(name: str) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def prepare(
-    ids: Sequence[str], specs: Mapping[str, str], given: frozenset[str] = frozenset()
+    ids: Sequence[str], specs: Mapping[str, str], given: frozenset[str] = frozenset(), device: str = "cpu"
 ) -> tuple[dict[str, Ready], dict[str, str]]:
     """Load the backends of all metrics: (ready ones, reasons of the others). A role is loaded once.
 
@@ -132,7 +134,7 @@ def prepare(
         try:
             for item in wanted.items():
                 if item not in loaded:
-                    loaded[item] = resolve(*item)
+                    loaded[item] = resolve(*item, device)
         except Unavailable as reason:
             missing[name] = str(reason)
             continue
@@ -160,7 +162,7 @@ def evaluate(request: Request, tick: Callable[[str], None] = lambda _: None) -> 
     rank, world = process()
     if world > 1 and request.out is None:
         raise BadInput("several processes need -o DIR to hand their results together")
-    ready, missing = prepare(_with_static(request), request.specs, frozenset(request.known.given))
+    ready, missing = prepare(_with_static(request), request.specs, frozenset(request.known.given), request.device)
     journal = Journal(request.out / RESULTS if request.out else None)
     for part in sorted(request.out.glob("results.*.part.jsonl")) if request.out else ():
         journal.records |= Journal(part).records  # left by processes that were interrupted

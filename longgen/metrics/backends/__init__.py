@@ -20,13 +20,24 @@ from longgen.errors import BadInput, unknown
 from longgen.registry import load
 
 ROLES: dict[str, str] = {
+    "dino": "longgen.metrics.backends.vision:load_dino",
+    "clip_b32": "longgen.metrics.backends.vision:load_clip_b32",
+    "clip_l14": "longgen.metrics.backends.vision:load_clip_l14",
+    "laion": "longgen.metrics.backends.laion:load_laion",
+    "raft": "longgen.metrics.backends.raft:load_raft",
+    "musiq": "longgen.metrics.backends.musiq:load_musiq",
+    "video_text": "longgen.metrics.backends.video_text:load_video_text",
+    "detector": "longgen.metrics.backends.detect:load_detector",
+    "captioner": "longgen.metrics.backends.detect:load_captioner",
+    "action": "longgen.metrics.backends.detect:load_action",
+    "dense_captioner": "longgen.metrics.backends.outside:only_callable",
     "interpolator": "longgen.metrics.backends.outside:only_callable",
 }
-"""Role → loader(spec) → callable with an attribute `id`."""
+"""Role → loader(spec, device) → callable with attributes `id` and `comparable` (with VBench's published numbers)."""
 
 
-def resolve(role: str, spec: str) -> Any:
-    """The backend of a role.
+def resolve(role: str, spec: str, device: str = "cpu") -> Any:
+    """The backend of a role. The device is the caller's choice; nothing here looks for one.
 
     Raises:
         BadInput: unknown role, or a `call:` that names nothing.
@@ -36,8 +47,8 @@ def resolve(role: str, spec: str) -> Any:
         raise unknown("backend role", role, ROLES)
     if spec.startswith("call:"):
         return _call(spec)
-    loader: Callable[[str], Any] = load(ROLES[role])
-    return loader(spec)
+    loader: Callable[[str, str], Any] = load(ROLES[role])
+    return loader(spec, device)
 
 
 def _call(spec: str) -> Any:

@@ -7,6 +7,6 @@ from typing import Any
 from longgen.metrics.base import Unavailable
 
 
-def only_callable(spec: str) -> Any:
+def only_callable(spec: str, device: str = "cpu") -> Any:
     """Refuses everything but `call:module:name`, which never reaches this loader."""
     raise Unavailable(f"needs {spec}; give your own as --backend ROLE=call:module:name")
