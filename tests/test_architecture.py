@@ -147,7 +147,7 @@ def test_every_import_is_declared() -> None:
     modules = {"opencv_python_headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "scikit_image": "skimage"}
     modules |= {"flash_attn": "flash_attn", "sageattention": "sageattention"}
     known = {modules.get(d, d) for d in declared} | set(sys.stdlib_module_names) | {"longgen", "tests"}
-    known |= {"httpx", "flash_attn_interface", "flash_attn", "sageattention"}  # optional engines, probed by name
+    known |= {"flash_attn_interface", "flash_attn", "sageattention"}  # optional engines, probed by name
     known |= {p.stem for p in (ROOT / "tests").rglob("*") if p.suffix == ".py" or p.is_dir()}  # helpers of the tests
     for path in [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]:
         for name in imports(path):

@@ -25,6 +25,7 @@ from longgen.types import ModelInfo
 EMBEDDED = {"shapes": "shapes"}  # name → folder of the assets
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]  # never pickles, never code
+KNOWN = Path(__file__).with_name("known.json")
 # Keys of longgen.json → the types that their values may have.
 OVERRIDES: dict[str, tuple[type, ...]] = {
     "variant": (str,),
@@ -103,7 +104,7 @@ def _from_hub(name: str, local_files_only: bool, json_only: bool) -> Path:
     patterns = ["*.json"] if json_only else HUB_FILES
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_files_only))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+    except Exception as error:  # the hub client's transport errors change with its version; all mean the same here
         raise BadInput(
             f"cannot fetch {name!r} from the model hub ({type(error).__name__}), nor is it in the local cache; "
             "download it elsewhere and pass the folder: --model PATH"
@@ -159,11 +160,31 @@ def family(files: Files) -> ModuleType:
 def describe(model: str | Path) -> ModelInfo:
     """Geometry, native length, defaults and capabilities of a model, from JSON files alone.
 
+    Checkpoints of `known.json` need no folder and no network.
+
     Raises:
         BadInput: missing folder or file, unsupported class, hub not reachable.
     """
-    files = read_folder(resolve(model, json_only=True), str(model))
+    name = str(model)
+    files = known(name) if name in known_ids() else read_folder(resolve(model, json_only=True), name)
     return family(files).describe(files)
+
+
+def known_ids() -> list[str]:
+    """Hub ids whose configs are shipped, for planning without them at hand."""
+    return [name for name in read_json(KNOWN) if not name.startswith("_")]
+
+
+def known(name: str) -> Files:
+    """The shipped configs of a checkpoint."""
+    entry = read_json(KNOWN)[name]
+    return Files(name, entry["index"], entry["configs"])
+
+
+def catalogue() -> list[ModelInfo]:
+    """The embedded models that are installed, then the known checkpoints."""
+    present = [name for name in EMBEDDED if (assets() / EMBEDDED[name] / "model_index.json").is_file()]
+    return [describe(name) for name in (*present, *known_ids())]
 
 
 def check_weights(path: Path, files: Files, variant: str | None = None) -> None:
