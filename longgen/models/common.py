@@ -99,12 +99,41 @@ class PipelineModel:
         self.pipe = pipe
         self.options = options
         self.device = torch.device(pipe._execution_device)
-        self.attend, self.own_attention = pick_attention(options)
+        self._engine: Any = None
 
     @property
     def dtype(self) -> torch.dtype:
         """What the transformer computes in."""
         return self.pipe.transformer.dtype
+
+    @property
+    def engine(self) -> Any:
+        """The attention engine that serves methods, chosen when first needed."""
+        if self._engine is None:
+            from longgen.attention.choose import choose
+
+            self._engine = choose(self.options.attention, self.device, self.dtype, self.info.head_dim)
+        return self._engine
+
+    @property
+    def attend(self) -> Attend:
+        return self.engine.attend
+
+    @property
+    def attention(self) -> str:
+        """Name of the engine, for the sidecar."""
+        return self.engine.name
+
+    @property
+    def own_attention(self) -> bool:
+        """Whether the engine serves self-attention even where no method asks for it; otherwise diffusers' own does."""
+        return self.options.attention not in {"auto", "sdpa"}
+
+    @property
+    def revision(self) -> str | None:
+        """Commit of a checkpoint that lies in the hub's cache (…/snapshots/<commit>)."""
+        origin = Path(str(self.pipe.name_or_path or ""))
+        return origin.name if origin.parent.name == "snapshots" else None
 
     @property
     def train_steps(self) -> int:
@@ -122,10 +151,3 @@ class PipelineModel:
 
     def from_model(self, x: Tensor, grid: Any) -> Tensor:
         return x
-
-
-def pick_attention(options: LoadOptions) -> tuple[Attend, bool]:
-    """The engine's attend, and whether it serves self-attention even where no method asks for it."""
-    from longgen.attention import attend
-
-    return attend, options.attention not in {"auto", "sdpa"}

@@ -97,9 +97,7 @@ def resolve(model: str | Path, local_files_only: bool = False, json_only: bool =
 
 
 def _from_hub(name: str, local_files_only: bool, json_only: bool) -> Path:
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["*.json"] if json_only else HUB_FILES
     try:

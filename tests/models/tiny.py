@@ -7,6 +7,8 @@ frame has 6 tokens.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from longgen.protocols import Conditions
+from longgen.types import Call, LatentGrid, Level, Mix
 
 HEIGHT, WIDTH = 32, 48
 WORDS = tuple("a red blue green circle square star moving left right on black gray background blurry".split())  # noqa: SIM905
@@ -121,3 +127,50 @@ def save(pipe: WanPipeline, folder: Path, **overrides: Any) -> Path:
     pipe.save_pretrained(folder, safe_serialization=True)
     (folder / "longgen.json").write_text(json.dumps(OVERRIDES | overrides))
     return folder
+
+
+@dataclass
+class Prompts:
+    """A prompt schedule of fixed weights: `weights` [T_video, n] are indexed by absolute latent."""
+
+    texts: tuple[str, ...] = ("a red circle moving left",)
+    negatives: tuple[str, ...] = ("blurry gray",)
+    scale: float | Tensor = 4.0
+    weights: Tensor | None = None
+    space: str = "text"
+    early: Tensor | None = None
+    split: float = 0.5
+    spherical: bool = False
+
+    def mix(self, frames: tuple[int, ...], level: Level) -> Mix:
+        if self.weights is None:
+            return Mix(torch.ones(len(frames), 1))
+        pick = list(frames)
+        early = None if self.early is None else self.early[pick]
+        return Mix(self.weights[pick], self.space, early, self.split, self.spherical)
+
+    def negative(self, frames: tuple[int, ...]) -> int:
+        return 0
+
+    def guidance(self, frames: tuple[int, ...]) -> Tensor | float:
+        return self.scale[list(frames)] if isinstance(self.scale, Tensor) else self.scale
+
+
+def denoiser(model: Any, frames: int = 5, steps: int = 4, **prompts: Any) -> Any:
+    """A model's denoiser on `frames` latents of 4×6."""
+    grid = LatentGrid(frames, model.info.channels, 4, 6, model.info.stride, model.info.patch)
+    return model.denoiser(Conditions(Prompts(**prompts)), grid, steps)
+
+
+def latents(frames: int = 5, channels: int = 4, seed: int = 3) -> Tensor:
+    return torch.randn(1, channels, frames, 4, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def call(
+    model: Any, row: int | Sequence[int] = 1, steps: int = 4, frames: Sequence[int] | None = None, **more: Any
+) -> Call:
+    """A call at one row of the default schedule, or at one row per latent."""
+    schedule = model.solver(None, steps, None).schedule
+    index = tuple(range(5)) if frames is None else tuple(frames)
+    level = schedule[row] if isinstance(row, int) else schedule[torch.tensor(row)]
+    return Call(latents(len(index), model.info.channels, **more), level, index)

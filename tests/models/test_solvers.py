@@ -1,0 +1,135 @@
+"""Solvers against diffusers' own schedulers, fed what the network predicts; memory as a value."""
+
+import pytest
+import torch
+from diffusers import CogVideoXDDIMScheduler, DPMSolverMultistepScheduler
+from models import tiny
+
+from longgen.errors import BadInput
+from longgen.models import solvers
+from longgen.types import ode_step
+
+STEPS = (1, 2, 4, 7, 25)
+
+
+def dpm():
+    return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
+def ddim():
+    return CogVideoXDDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", snr_shift_scale=3.0,
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=True,
+    )  # fmt: skip
+
+
+SCHEDULERS = {"unipc": tiny.unipc, "euler": tiny.euler, "dpm++": dpm, "ddim": ddim}
+X = torch.randn(1, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def estimate(x, level):
+    """A clean estimate that bends with x and σ."""
+    return torch.tanh(x * 0.7 + level.sigma) * 1.3
+
+
+def run(solver, x=X, start=0, memory=None, stop=None):
+    memory = solver.init(start) if memory is None else memory
+    for row in range(start, solver.schedule.steps if stop is None else stop):
+        x, memory = solver.step(memory, x, estimate(x, solver.schedule[row]), row)
+    return x, memory
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_equals_the_scheduler_on_network_outputs(name, steps):
+    solver = solvers.make(SCHEDULERS[name](), "default", steps)
+    own, want = SCHEDULERS[name](), X
+    own.set_timesteps(steps)
+    for row, t in enumerate(own.timesteps):
+        level = solver.schedule[row]
+        clean = estimate(want, level)
+        if name == "ddim":  # v = (α·x − z)/σ
+            output = (level.alpha * want - clean) / level.sigma
+        else:
+            output = (want - clean) / level.sigma
+        want = own.step(output, t, want, return_dict=False)[0]
+    assert (run(solver)[0] - want).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_table_is_one(name, steps):
+    schedule = solvers.make(SCHEDULERS[name](), None, steps).schedule
+    table = schedule.table
+    assert schedule.steps == steps and len(table.t) == len(table.alpha) == steps + 1
+    assert bool((table.sigma.diff() < 0).all()) and float(table.sigma[-1]) == 0 and float(table.alpha[-1]) == 1
+    norm = table.alpha**2 + table.sigma**2 if name == "ddim" else table.alpha + table.sigma
+    assert (norm - 1).abs().max() < 1e-6
+    assert table.step.tolist() == list(range(steps + 1))
+
+
+@pytest.mark.parametrize("name", ["euler", "unipc", "dpm++"])
+def test_named_rules_keep_the_checkpoints_shift(name):
+    solver = solvers.make(tiny.unipc(5.0), name, 7)
+    want = {"euler": tiny.euler, "unipc": tiny.unipc}.get(name, lambda shift: None)(5.0)
+    if want is not None:
+        want.set_timesteps(7)
+        assert torch.equal(solver.schedule.table.sigma, want.sigmas)
+        assert torch.equal(solver.schedule.table.t[:-1], want.timesteps)
+    shifted = solvers.make(tiny.unipc(3.0), name, 7, flow_shift=5.0)
+    assert torch.equal(shifted.schedule.table.sigma, solver.schedule.table.sigma)
+
+
+@pytest.mark.parametrize("name", ["euler", "ddim"])
+def test_first_order_rules_are_the_ode_step(name):
+    solver = solvers.make(SCHEDULERS[name](), None, 7)
+    x = X
+    for row in range(7):
+        x = ode_step(x, estimate(x, solver.schedule[row]), solver.schedule[row], solver.schedule[row + 1])
+    assert (run(solver)[0] - x).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("split", range(8))
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_memory_can_be_saved_between_any_two_steps(name, split, tmp_path):
+    """Written to disk, read in a fresh solver, it finishes with the same bits; and other loops in between do no harm."""
+    solver = solvers.make(SCHEDULERS[name](), None, 7)
+    want, _ = run(solver)
+    x, memory = run(solver, stop=split)
+    run(solver, x=X + 1)
+    torch.save({"x": x, "memory": dict(memory)}, tmp_path / "state")
+    saved = torch.load(tmp_path / "state", weights_only=True)
+    fresh = solvers.make(SCHEDULERS[name](), None, 7)
+    assert torch.equal(run(fresh, saved["x"], split, saved["memory"])[0], want)
+    assert torch.equal(run(solver, x, split, memory)[0], want)
+
+
+def test_memory_is_flat_tensors_and_plain_values():
+    _, memory = run(solvers.make(tiny.unipc(), None, 7), stop=5)
+    assert memory["_step_index"] == 5
+    assert all(value is None or isinstance(value, torch.Tensor | int | float) for value in memory.values())
+
+
+def test_a_row_that_does_not_follow_is_refused():
+    solver = solvers.make(tiny.unipc(), None, 7)
+    x, memory = run(solver, stop=3)
+    with pytest.raises(ValueError, match="stands at row 3"):
+        solver.step(memory, x, x, 5)
+
+
+@pytest.mark.parametrize("name", ["euler", "unipc", "dpm++"])
+def test_a_start_in_the_middle_has_no_history(name):
+    solver = solvers.make(tiny.unipc(), name, 7)
+    run(solver)
+    x, _ = run(solver, start=4)
+    assert torch.isfinite(x).all()
+    assert torch.equal(x, run(solvers.make(tiny.unipc(), name, 7), start=4)[0])
+
+
+def test_bad_input():
+    with pytest.raises(BadInput, match="unknown solver 'eular'; did you mean 'euler'"):
+        solvers.make(tiny.unipc(), "eular", 4)
+    with pytest.raises(BadInput, match="at least 1"):
+        solvers.make(tiny.unipc(), None, 0)
+    with pytest.raises(BadInput, match="needs a flow model"):
+        solvers.make(ddim(), "unipc", 4)
