@@ -17,7 +17,7 @@ A metric is a class; one instance scores one video and then is thrown away::
             return Score.of(1 - self.sum / self.n / 255, n=self.n)
 
 Everything costly that metrics share hangs on `Moment` and is computed at most once per frame: `flow`, `residual`,
-`grey`, `thumb`, `embed(backend)`. A metric that needs weights names roles in `backends` and receives the resolved
+`grey`, `thumb`, `embed(backend)`, `shared(function)`. A metric that needs weights names roles in `backends` and receives the resolved
 callables as keyword arguments: `def __init__(self, video, *, dino)`. It keeps numbers or small vectors per frame,
 never frames, so that memory stays flat; at most a fixed few frames.
 
@@ -176,6 +176,7 @@ class Moment:
         for older in self._past[1:]:
             older._past = []  # the chain of moments must not grow
         self._embeddings: dict[str, Vector] = {}
+        self._described: dict[str, Vector] = {}
         self._flows: dict[int, Vector] = {}
 
     def before(self, k: int) -> Frame:
@@ -238,6 +239,13 @@ class Moment:
         from longgen.metrics.flow import thumbnail
 
         return thumbnail(self.frame, THUMB)
+
+    def shared(self, describe: Callable[[Frame], Vector]) -> Vector:
+        """describe(frame), computed once however many metrics ask for it; told apart by the function's name."""
+        key = f"{describe.__module__}.{describe.__qualname__}"
+        if key not in self._described:
+            self._described[key] = describe(self.frame)
+        return self._described[key]
 
     def embed(self, backend: Embedder | None = None) -> Vector:
         """Unit-norm embedding of this frame by a backend, or the thumbnail without one."""
