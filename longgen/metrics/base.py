@@ -17,9 +17,9 @@ A metric is a class; one instance scores one video and then is thrown away::
             return Score.of(1 - self.sum / self.n / 255, n=self.n)
 
 Everything costly that metrics share hangs on `Moment` and is computed at most once per frame: `flow`, `residual`,
-`grey`, `thumb`, `embed(backend)`, `shared(function)`. A metric that needs weights names roles in `backends` and receives the resolved
-callables as keyword arguments: `def __init__(self, video, *, dino)`. It keeps numbers or small vectors per frame,
-never frames, so that memory stays flat; at most a fixed few frames.
+`grey`, `thumb`, `embed(backend)`, `shared(function)`. A metric that needs weights names roles in `backends` and
+receives the resolved callables as keyword arguments: `def __init__(self, video, *, dino)`. It keeps numbers or small
+vectors per frame, never frames, so that memory stays flat; at most a fixed few frames.
 
 Register one line in `longgen.metrics.METRICS`: `"<id>": "longgen.metrics.<module>:<Class>"`.
 

@@ -1,0 +1,105 @@
+"""Statistics over time that the long-video diagnostics share. Knows series and distances, no pixels and no video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+CAPACITY = 1024
+POINTS = 48
+RESAMPLES = 400
+
+
+class Samples:
+    """Descriptors of frames at an even spacing, at most `CAPACITY` of them: memory stays flat whatever the length.
+
+    When full, every second one is dropped and the spacing doubles. `fps` is the rate of what is kept.
+    """
+
+    def __init__(self, fps: float, capacity: int = CAPACITY) -> None:
+        self._full_rate, self._capacity, self._stride = fps, capacity, 1
+        self._kept: list[Any] = []
+
+    def add(self, index: int, make: Callable[[], Any]) -> None:
+        """Take frame `index` (called for every frame, in order); `make` runs only for frames that are kept."""
+        if index % self._stride:
+            return
+        if len(self._kept) == self._capacity:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+            if index % self._stride:
+                return
+        self._kept.append(make())
+
+    @property
+    def fps(self) -> float:
+        return self._full_rate / self._stride
+
+    @property
+    def kept(self) -> list[Any]:
+        return self._kept
+
+    def matrix(self) -> Floats:
+        """[n, D], in order."""
+        return np.stack(self._kept).astype(np.float64)
+
+    def times(self) -> Floats:
+        """Seconds of the kept frames, [n]."""
+        return np.arange(len(self._kept)) / self.fps
+
+
+def frames_in(seconds: float, fps: float, least: int = 1) -> int:
+    """A duration as a whole number of frames, at least `least`."""
+    return max(least, round(seconds * fps))
+
+
+def squared_distances(points: Floats) -> Floats:
+    """Mean squared difference of every two rows, [n, D] → [n, n]."""
+    power = (points**2).mean(1)
+    gram = points @ points.T / points.shape[1]
+    return np.maximum(power[:, None] + power[None] - 2 * gram, 0)
+
+
+def moving_mean(values: Floats, width: int) -> Floats:
+    """Means of every `width` successive values, [n] → [n − width + 1]."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    return np.asarray((sums[width:] - sums[:-width]) / width)
+
+
+def theil_sen(times: Floats, values: Floats) -> Floats:
+    """Median slope over all pairs of points; values [..., n] → [...]. Two fifths of outliers do no harm."""
+    i, j = np.triu_indices(times.size, 1)
+    return np.asarray(np.median((values[..., j] - values[..., i]) / (times[j] - times[i]), axis=-1))
+
+
+def condense(times: Floats, values: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
+    """At most `points` means over equal stretches of time; robust to single frames and cheap to compare in pairs."""
+    pieces = np.array_split(np.arange(times.size), min(points, times.size))
+    return np.array([times[p].mean() for p in pieces]), np.array([values[p].mean() for p in pieces])
+
+
+def slope_interval(times: Floats, values: Floats, block: float = 1.0) -> tuple[float, tuple[float, float]]:
+    """Theil–Sen slope and its 95 % interval by a moving-block bootstrap of the residuals.
+
+    Neighbouring frames are alike, so residuals are redrawn in blocks of at least `block` seconds; an interval that
+    takes them for independent is about half as wide as it should be.
+    """
+    t, y = condense(times, values)
+    slope = float(theil_sen(t, y))
+    rest = y - slope * t
+    width = int(np.clip(np.ceil(block / max(t[1] - t[0], 1e-9)), 1, max(1, t.size // 3)))
+    starts = np.random.default_rng(0).integers(0, t.size - width + 1, (RESAMPLES, -(-t.size // width)))
+    picks = (starts[..., None] + np.arange(width)).reshape(RESAMPLES, -1)[:, : t.size]
+    drawn = theil_sen(t, slope * t + rest[picks])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return slope, (float(low), float(high))
+
+
+def ends(values: Floats, share: float = 0.15) -> tuple[Floats, Floats]:
+    """Means of the first and of the last `share` of the rows (at least one each), [n, D] → [D], [D]."""
+    k = max(1, round(values.shape[0] * share))
+    return values[:k].mean(0), values[-k:].mean(0)

@@ -1,0 +1,109 @@
+"""Seams: whether the picture jumps where the sampler's windows meet. Optical flow, no weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from longgen.metrics.aggregate import mean_over_videos
+from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Video
+from longgen.metrics.longstats import Floats
+
+REACH = 8
+FLOOR = 0.5
+"""Scatter of the residual, grey levels, below which a video does not become more sensitive."""
+
+
+class Seam(Metric):
+    """Mean excess e_b = 255 (r_b − median r over the neighbours), in grey levels, over the window boundaries b.
+
+    r_t is the motion-compensated residual of frames t−1 and t; neighbours are up to 8 frames either side that are no
+    boundary themselves. An exposure step of k grey levels gives k. Per boundary, z_b = e_b / max(1.4826·MAD, ½ grey
+    level): the floor keeps still or synthetic footage from turning codec noise into large z. A grid test asks how many
+    of the shifts of the whole grid of boundaries have at least the residual of the true one; p is exact under the null.
+    """
+
+    info = MetricInfo(
+        id="seam",
+        version=1,
+        title="jump at window boundaries beyond motion, grey levels",
+        better="lower",
+        low=-255,
+        high=255,
+        unit="grey levels",
+        needs=frozenset({"flow", "boundaries"}),
+        min_frames=8,
+        source="longgen",
+    )
+
+    def __init__(self, video: Video) -> None:
+        if video.boundaries is None:
+            raise Unavailable("needs the window boundaries: a sidecar with windows.frames beside the video")
+        self.boundaries = sorted({b for b in video.boundaries if 0 < b < video.frames})
+        if not self.boundaries:
+            raise Unavailable("one window covered the whole video: there is no boundary")
+        self.fps = video.fps
+        self.residuals: list[float] = []
+
+    def add(self, moment: Moment) -> None:
+        if moment.index:
+            self.residuals.append(255 * moment.residual)
+
+    def end(self) -> Score:
+        r = np.array(self.residuals)  # r[i] belongs to frame i + 1
+        at = np.array(self.boundaries) - 1
+        excess, z = map(np.array, zip(*(_against_neighbours(r, int(i), at) for i in at)))
+        p, shifts = grid_test(r, at)
+        curve = {"t": ((np.arange(r.size) + 1) / self.fps).tolist(), "y": r.tolist()}
+        return Score.of(
+            float(excess.mean()),
+            n=at.size,
+            items=tuple(excess.tolist()),
+            extras={
+                "z": z.tolist(),
+                "z_max": float(z.max()),
+                "z_rate": float((z > 3).mean()),
+                "grid_p": p,
+                "grid_shifts": shifts,
+                "curves": {"residual after motion compensation, grey levels": curve},
+            },
+        )
+
+    @classmethod
+    def summarise(cls, scores: Sequence[Score]) -> Score:
+        """Mean over videos; Fisher's pooled grid test, since one short video cannot reach a small p alone."""
+        mean = mean_over_videos(scores)
+        tests = [float(s.extras["grid_p"]) for s in scores if s.value is not None]
+        if mean.value is None:
+            return mean
+        return Score.of(mean.value, n=mean.n, ci=mean.ci, extras={"grid_p": fisher(tests)})
+
+
+def _against_neighbours(r: Floats, i: int, boundaries: Floats) -> tuple[float, float]:
+    near = np.setdiff1d(np.arange(max(0, i - REACH), min(r.size, i + REACH + 1)), boundaries)
+    if near.size < 3:
+        raise Unavailable("boundaries stand so close that no frames are left to compare them with")
+    middle = float(np.median(r[near]))
+    scatter = 1.4826 * float(np.median(np.abs(r[near] - middle)))
+    return r[i] - middle, (r[i] - middle) / max(scatter, FLOOR)
+
+
+def grid_test(r: Floats, at: Floats) -> tuple[float, int]:
+    """(p, number of grids): the rank of the true grid's mean residual among its circular shifts by less than a gap."""
+    gap = min((b - a for a, b in pairwise(at)), default=r.size)
+    shifted = np.array([r[(at + k) % r.size].mean() for k in range(int(gap))])
+    return float((shifted >= shifted[0]).sum() / shifted.size), shifted.size
+
+
+def fisher(ps: Sequence[float]) -> float:
+    """Fisher's combination of independent p values: the upper tail of χ² with 2n degrees of freedom at −2 Σ ln p.
+
+    >>> round(fisher([0.04]), 12), round(fisher([0.1, 0.1]), 4)
+    (0.04, 0.0561)
+    """
+    half = -math.fsum(map(math.log, ps))
+    terms = [math.exp(-half + (k * math.log(half) if half else 0.0) - math.lgamma(k + 1)) for k in range(len(ps))]
+    return min(1.0, math.fsum(terms)) if half else 1.0
