@@ -16,14 +16,15 @@ def cut(x: Tensor, window: Window) -> Tensor:
 
 
 def fuse(estimates: Sequence[Tensor], windows: Sequence[Window], frames: int) -> Tensor:
-    """y = Σ_k share_k · y_k at each latent, [1, C, T, H, W] with fp32 accumulation.
+    """y = Σ_k share_k · y_k at each latent, [1, C, T, H, W] accumulated in fp32 (fp64 stays fp64).
 
     Each estimate is [1, C, len(window.frames), H, W]; its first `lead` latents are dropped. Shares are normalised
     beforehand, so a latent that lies in one window alone passes bit for bit.
     """
     first = estimates[0]
-    out = torch.zeros(*first.shape[:2], frames, *first.shape[3:], dtype=torch.float32, device=first.device)
+    dtype = torch.promote_types(first.dtype, torch.float32)
+    out = torch.zeros(*first.shape[:2], frames, *first.shape[3:], dtype=dtype, device=first.device)
     for y, window in zip(estimates, windows, strict=True):
         share = window.share.to(first.device)[:, None, None]
-        out.index_add_(2, torch.tensor(window.body, device=first.device), y[:, :, window.lead :].float() * share)
+        out.index_add_(2, torch.tensor(window.body, device=first.device), y[:, :, window.lead :].to(dtype) * share)
     return out

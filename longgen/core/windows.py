@@ -278,5 +278,5 @@ def plan(
             raw.append(torch.tensor([float(j not in taken) for j in body], dtype=torch.float64))
             taken.update(body)
     else:
-        raw = [window_weights(weights, len(b), max(sized.overlap - n, 0)) for b, (n, _) in zip(bodies, calls)]
+        raw = [window_weights(weights, len(body), max(sized.overlap - lead, 0)) for body in bodies]
     return [Window(tuple(own), n, share) for (n, own), share in zip(calls, shares(bodies, raw, frames), strict=True)]
