@@ -16,7 +16,7 @@ from longgen.protocols import Conditions, Context, Denoiser, Model, PromptSchedu
 from longgen.runtime import distribute
 from longgen.runtime.checkpoint import Saved
 from longgen.runtime.plan import Plan
-from longgen.story.schedules import cuts
+from longgen.story.schedules import cuts, seeds
 from longgen.types import Call, Event, Final, State, View
 
 
@@ -92,8 +92,11 @@ class Sampler:
         )
 
     def _noise(self, start: int, stop: int) -> Tensor:
-        method, grid, seed = self.plan.composition.noise, self.plan.grid, self.plan.seed
-        return method.noise(grid, seed, start, stop) if method else latent_noise(grid, seed, start, stop)
+        """x_T[start:stop); shots with a seed of their own draw from it."""
+        draw = self.plan.composition.noise.noise if self.plan.composition.noise else latent_noise
+        parts = seeds(self.plan.timeline, self.plan.grid.stride, self.plan.seed, start, stop)
+        drawn = [draw(self.plan.grid, seed, a, b) for seed, a, b in parts]
+        return drawn[0] if len(drawn) == 1 else torch.cat(drawn, dim=2)
 
     def _view(self) -> View:
         plan, info = self.plan, self.plan.info

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+import yaml
 from torch import Tensor
 
 from longgen.errors import BadInput, unknown
@@ -45,6 +46,29 @@ def spans(timeline: Timeline, stride: int) -> list[tuple[int, int]]:
 def cuts(timeline: Timeline, stride: int) -> tuple[int, ...]:
     """First latents of the shots that are entered by a hard cut."""
     return tuple(a for s, (a, _) in zip(timeline.shots, spans(timeline, stride)) if s.transition == "cut" and a)
+
+
+def seeds(timeline: Timeline, stride: int, seed: int, start: int, stop: int) -> list[tuple[int, int, int]]:
+    """Noise of latents [start, stop) by seed: (seed, a, b), a shot's own seed where it has one.
+
+    >>> from longgen.types import Shot
+    >>> shots = (Shot("a", 0, 9, "a"), Shot("b", 9, 17, "b", seed=7))
+    >>> seeds(Timeline(shots, 8), 4, 0, 0, 5)
+    [(0, 0, 3), (7, 3, 5)]
+    """
+    parts: list[tuple[int, int, int]] = []
+    for shot, (a, b) in zip(timeline.shots, spans(timeline, stride)):
+        own = seed if shot.seed is None else shot.seed
+        # Indices before the first latent and past the last (queues, whole patches) go with the shot beside them.
+        a = start if shot is timeline.shots[0] else max(a, start)
+        b = stop if shot is timeline.shots[-1] else min(b, stop)
+        if a >= b:
+            continue
+        if parts and parts[-1][0] == own:
+            parts[-1] = (own, parts[-1][1], b)
+        else:
+            parts.append((own, a, b))
+    return parts or [(seed, start, stop)]
 
 
 class Ramps:
@@ -95,7 +119,8 @@ class Ramps:
         if shot.transition == "blend":
             return shot.start, shot.start + shot.blend
         if self.keys:
-            return self.timeline.shots[k - 1].start, shot.start
+            done = self.ramp(k - 1)[1] if k > 1 else 0
+            return min(max(self.timeline.shots[k - 1].start, done), shot.start), shot.start
         length = (shot.stop - shot.start) / 4 if self.length is None else self.length
         return shot.start, shot.start + min(length, shot.stop - shot.start)
 
@@ -291,7 +316,7 @@ SCHEDULES: dict[str, Kind] = {
 def build(
     timeline: Timeline, name: str, stride: int, guidance: float, negative: str = "", **options: Any
 ) -> PromptSchedule:
-    """The prompt schedule called `name`.
+    """The prompt schedule called `name`, which may carry options: `travel:keys=true`, `relay:tail=2,epsilon=0.01`.
 
     Args:
         timeline: shots in pixel frames.
@@ -303,8 +328,7 @@ def build(
     Raises:
         BadInput: unknown schedule or option, an option out of range, or a shot that no latent falls into.
     """
-    if name not in SCHEDULES:
-        raise unknown("prompt schedule", name, SCHEDULES)
+    name, options = parse_name(name, options)
     kind = SCHEDULES[name]
     for option, value in options.items():
         if option not in kind.options:
@@ -320,9 +344,25 @@ def build(
     return kind.make(timeline, stride, guidance, negative, **{**settings, **kind.fixed, **options})
 
 
+def parse_name(text: str, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """`travel:length=8,spherical=true` as ("travel", {"length": 8, "spherical": True})."""
+    name, _, told = text.partition(":")
+    if name not in SCHEDULES:
+        raise unknown("prompt schedule", name, SCHEDULES)
+    found = dict(options or {})
+    for pair in filter(None, told.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise BadInput(f"options of a prompt schedule are {name}:key=value,key=value (got {pair!r})")
+        found[key.strip()] = yaml.safe_load(value)
+    return name, found
+
+
 def _check_option(name: str, setting: Setting, value: Any) -> None:
     if setting.choices and value not in setting.choices:
         raise unknown(f"value of {name}", str(value), setting.choices)
+    if value is not None and setting.default is not None and isinstance(value, str) != isinstance(setting.default, str):
+        raise BadInput(f"{name} is {value!r}; write a value such as {setting.default!r}")
     low = -math.inf if setting.low is None else setting.low
     high = math.inf if setting.high is None else setting.high
     if isinstance(value, int | float) and not low <= value <= high:

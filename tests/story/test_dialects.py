@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longgen.errors import BadInput
@@ -14,6 +14,8 @@ from longgen.story.dialects import DIALECTS, read_file, read_source, source_of, 
 from longgen.story.file import Clock
 from longgen.story.timeline import MAX_SHOTS
 from longgen.types import Shot, Timeline, Transition
+
+light = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FPS = 16.0
 words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=10)
@@ -64,6 +66,7 @@ def test_every_dialect_that_can_be_written_has_a_round_trip() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@light
 @given(data=st.data())
 def test_round_trip(name: str, data: st.DataObject) -> None:
     """Text, times, transitions and blends survive; a writer that cannot say something refuses instead."""
@@ -203,6 +206,7 @@ def test_ten_thousand_shots() -> None:
         read(" | ".join(["a"] * 10_000), frames=20_000)
 
 
+@light
 @given(st.text(max_size=200))
 def test_any_text_is_a_timeline_or_one_clear_line(text: str) -> None:
     try:

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longgen.errors import BadInput
 from longgen.story.schedules import SCHEDULES, build, centre, latents_of, spans
 from longgen.story.timeline import from_prompts
 from longgen.types import Level, Shot, Timeline, Transition
+
+light = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 STRIDES = (1, 4, 8)
 
@@ -47,6 +49,7 @@ def test_latents_cover_their_pixel_frames(stride: int) -> None:
         assert centre(i, stride) == np.mean(frames)
 
 
+@light
 @given(stories())
 def test_spans_tile_and_agree_with_the_timeline(story: tuple[Timeline, int]) -> None:
     timeline, stride = story
@@ -58,6 +61,7 @@ def test_spans_tile_and_agree_with_the_timeline(story: tuple[Timeline, int]) -> 
 
 
 @pytest.mark.parametrize("name", [n for n in SCHEDULES if n != "relay"])
+@light
 @given(story=stories(distinct=False))
 def test_weights_sum_to_one_exactly(name: str, story: tuple[Timeline, int]) -> None:
     timeline, stride = story
@@ -79,6 +83,7 @@ def test_equal_prompts_are_one_prompt(name: str, shots: int) -> None:
         assert torch.equal(mix.weights, torch.ones(21, 1))
 
 
+@light
 @given(stories())
 def test_transitions_are_monotone_and_stay_in_their_interval(story: tuple[Timeline, int]) -> None:
     timeline, stride = story
@@ -107,6 +112,7 @@ def test_hold_against_the_timeline_frame_by_frame() -> None:
         assert votes[int(weights[i].argmax())] == max(votes)
 
 
+@light
 @given(stories(), st.data())
 def test_a_window_gets_the_slice_of_the_whole(story: tuple[Timeline, int], data: st.DataObject) -> None:
     timeline, stride = story
@@ -123,6 +129,7 @@ def test_a_window_gets_the_slice_of_the_whole(story: tuple[Timeline, int], data:
             assert torch.equal(whole.early[a:b], part.early)
 
 
+@light
 @given(stories())
 def test_latents_before_a_shot_do_not_know_its_prompt(story: tuple[Timeline, int]) -> None:
     timeline, stride = story
@@ -197,6 +204,7 @@ def test_injection_fixes_the_early_layers_outside_its_levels(variant: str, fixed
 # ------------------------------------------------------------------------------------------------------ prompt relay
 
 
+@light
 @given(stories(), st.sampled_from((0.0, 2.0)))
 def test_relay_penalties_follow_the_formula(story: tuple[Timeline, int], tail: float) -> None:
     timeline, stride = story

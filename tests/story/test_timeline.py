@@ -5,21 +5,25 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longgen.errors import BadInput
 from longgen.story.timeline import boundaries, check, find, join_bars, parse_prompt, share, show, split_bars
 from longgen.types import Shot, Timeline
 
+light = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=12)
 
 
+@light
 @given(st.lists(words, min_size=1, max_size=6))
 def test_bars_round_trip(prompts: list[str]) -> None:
     assert split_bars(join_bars(prompts)) == prompts
 
 
+@light
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.integers(20, 300))
 def test_shares_tile_the_video_in_proportion(weights: list[float], frames: int) -> None:
     spans = share(weights, frames)
