@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longgen.core.levels import at_sigmas
-from longgen.core.windows import SIZE_SETTINGS, Sizes, rounded, sizes, starts
+from longgen.core.windows import SIZE_SETTINGS, rounded, sizes, starts
 from longgen.errors import BadInput
 from longgen.protocols import Context, Method, MethodInfo, Setting
 from longgen.types import Call, Event, Final, Level, ModelInfo, Preview, State, add_noise
@@ -43,32 +43,24 @@ class Extend(Method):
         laws={name: {} for name in LAWS},
     )
 
-    # ------------------------------------------------------------------------------------------------------- geometry
-
-    def sized(self, info: ModelInfo) -> Sizes:
-        return sizes(self.settings, info)
-
-    def chunks(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
+    def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
         """[a, b) of every chunk. All have the window's length; the last ends at T, with a longer prefix."""
-        sized, length = self.sized(info), self.view(frames, info)
-        return [(a, a + length) for a in starts(frames, sized, "clamp")]
+        length = self.view(frames, info)
+        return [(a, a + length) for a in starts(frames, sizes(self.settings, info), "clamp")]
 
     def view(self, frames: int, info: ModelInfo) -> int:
-        return min(self.sized(info).window, frames)
-
-    def calls(self, frames: int, steps: int, info: ModelInfo) -> list[tuple[int, int]]:
-        return [(steps * len(self.chunks(frames, info)), self.view(frames, info))]
+        return min(sizes(self.settings, info).window, frames)
 
     def steps(self, frames: int, steps: int, info: ModelInfo) -> int:
-        return steps * len(self.chunks(frames, info))
+        return steps * len(self.windows(frames, info))
 
-    def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
-        return self.chunks(frames, info)
+    def calls(self, frames: int, steps: int, info: ModelInfo) -> list[tuple[int, int]]:
+        return [(self.steps(frames, steps, info), self.view(frames, info))]
 
     def check(self, frames: int, info: ModelInfo) -> None:
-        if self.sized(info).overlap < 1:
+        if sizes(self.settings, info).overlap < 1:
             raise BadInput(
-                "extend needs an overlap of at least one latent; without one its chunks know nothing of each other"
+                "extend needs an overlap of at least one latent, else a chunk knows nothing of the last"
             )
         if self.condition == "native" and "prefix_condition" not in info.capabilities:
             reason = info.refusals.get("prefix_condition", "it was not trained on clean prefix latents")
@@ -77,71 +69,60 @@ class Extend(Method):
             raise BadInput("extend.soft belongs to condition inpaint; a native prefix is never re-estimated")
 
     def notes(self, frames: int, info: ModelInfo) -> list[str]:
-        sized, count = self.sized(info), len(self.chunks(frames, info))
+        sized, count = sizes(self.settings, info), len(self.windows(frames, info))
         return [*rounded(self.settings, sized, info), f"extend: {count} chunks, {sized.describe(info)}"]
-
-    # ------------------------------------------------------------------------------------------------------------ loop
 
     def init(self, ctx: Context) -> State:
         empty = torch.empty(1, ctx.grid.channels, 0, ctx.grid.height, ctx.grid.width, device=ctx.device)
-        extra = {"chunk": 0, "row": 0, "last": empty, "first": empty}
-        return self._enter(ctx, State(empty, solver=ctx.solver.init(), extra=extra))
+        return self._enter(ctx, State(empty, extra={"chunk": 0, "row": 0, "last": empty, "first": empty}))
 
     def step(self, ctx: Context, state: State) -> tuple[State, list[Event]]:
-        row, (a, b) = state.extra["row"], self._span(ctx, state)
+        row, chunk = state.extra["row"], state.extra["chunk"]
+        a, b = self.windows(ctx.grid.frames, ctx.info)[chunk]
         held, share = self._prefix(ctx, state)
-        (clean,) = ctx.denoise([Call(state.x, self._level(ctx, row, held), tuple(range(a, b)), state.extra["chunk"])])
+        known = held.shape[2]
+        (clean,) = ctx.denoise([Call(state.x, self._level(ctx, row, known, b - a), tuple(range(a, b)), chunk)])
         clean = _blend(clean, held, share)
         x, memory = ctx.solver.step(state.solver, state.x, clean, row)
         x = _blend(x, self._noised(ctx, held, a, row + 1), share)
         state = replace(state, x=x, step=state.step + 1, solver=memory, extra={**state.extra, "row": row + 1})
         if row + 1 < ctx.schedule.steps:
-            return state, [Preview(row, clean[:, :, held.shape[2] :], a + held.shape[2])]
-        return self._leave(ctx, state, a, held.shape[2])
-
-    def _span(self, ctx: Context, state: State) -> tuple[int, int]:
-        return self.chunks(ctx.grid.frames, ctx.info)[state.extra["chunk"]]
+            return state, [Preview(row, clean[:, :, known:], a + known)]
+        return self._leave(ctx, state, a, known)
 
     def _enter(self, ctx: Context, state: State) -> State:
         """The chunk's start noise, with its prefix at the first level."""
-        a, b = self._span(ctx, state)
+        a, b = self.windows(ctx.grid.frames, ctx.info)[state.extra["chunk"]]
         held, share = self._prefix(ctx, state)
         x = _blend(ctx.noise(a, b).to(ctx.device), self._noised(ctx, held, a, 0), share)
         return replace(state, x=x, solver=ctx.solver.init(), extra={**state.extra, "row": 0})
 
     def _leave(self, ctx: Context, state: State, a: int, known: int) -> tuple[State, list[Event]]:
         """New latents are final; they and the prefix as it was are what the next chunk continues."""
-        new = state.x[:, :, known:]
+        new, last = state.x[:, :, known:], state.extra["last"]
         chunk, first = state.extra["chunk"], state.extra["first"]
         if chunk and ctx.stabilise is not None:
             new = ctx.stabilise(new, first)
-        whole = torch.cat([state.extra["last"][:, :, state.extra["last"].shape[2] - known :], new], 2)
+        whole = torch.cat([last[:, :, last.shape[2] - known :], new], 2)
         extra = {**state.extra, "last": whole, "first": first if chunk else whole, "chunk": chunk + 1}
-        done = chunk + 1 == len(self.chunks(ctx.grid.frames, ctx.info))
+        done = chunk + 1 == len(self.windows(ctx.grid.frames, ctx.info))
         state = replace(state, done=done, extra=extra)
         event = Final(a + known, a + known + new.shape[2], new)
         return (state if done else self._enter(ctx, state)), [event]
 
-    # ---------------------------------------------------------------------------------------------------------- prefix
-
     def _prefix(self, ctx: Context, state: State) -> tuple[Tensor, Tensor]:
         """The latents that this chunk continues [1, C, k, H, W], and how firmly each is held [k] (1: fully)."""
         last, chunk = state.extra["last"], state.extra["chunk"]
-        chunks = self.chunks(ctx.grid.frames, ctx.info)
-        known = chunks[chunk - 1][1] - chunks[chunk][0] if chunk else 0
-        held, share = last[:, :, last.shape[2] - known :], torch.ones(known)
+        chunks = self.windows(ctx.grid.frames, ctx.info)
+        a = chunks[chunk][0]
+        known = chunks[chunk - 1][1] - a if chunk else 0
+        held, share = last[:, :, last.shape[2] - known :], torch.ones(known, device=last.device)
         if known and self.condition_noise:
-            a = chunks[chunk][0]
-            held = add_noise(held, ctx.fresh("condition", a, a + known).to(held), self._conditioned(ctx))
+            fresh = ctx.fresh("condition", a, a + known).to(held)
+            held = add_noise(held, fresh, at_sigmas(ctx.schedule, torch.tensor([self.condition_noise]))[0])
         if known and self.soft:
             share[-1] = 1 - self.soft
-        return held, share.to(held.device)
-
-    def _conditioned(self, ctx: Context) -> Level:
-        """The level of the prefix as the model sees it in the native way: clean, or noised a little."""
-        if not self.condition_noise:
-            return ctx.schedule[ctx.schedule.steps]
-        return at_sigmas(ctx.schedule, torch.tensor([self.condition_noise]))[0]
+        return held, share
 
     def _noised(self, ctx: Context, held: Tensor, start: int, row: int) -> Tensor:
         """The prefix at a row of the schedule, always with the noise that its latents started from."""
@@ -150,12 +131,13 @@ class Extend(Method):
             return held
         return add_noise(held, ctx.noise(start, start + known).to(held), ctx.schedule[row])
 
-    def _level(self, ctx: Context, row: int, held: Tensor) -> Level:
-        level, known = ctx.schedule[row], held.shape[2]
+    def _level(self, ctx: Context, row: int, known: int, length: int) -> Level:
+        """One level for all; in the native way the prefix has its own, clean or noised a little."""
+        level = ctx.schedule[row]
         if self.condition == "inpaint" or not known:
             return level
-        fresh = self.view(ctx.grid.frames, ctx.info) - known
-        return Level.cat([self._conditioned(ctx).spread(known), level.spread(fresh)])
+        own = at_sigmas(ctx.schedule, torch.tensor([float(self.condition_noise)]))[0]
+        return Level.cat([own.spread(known), level.spread(length - known)])
 
 
 def _blend(x: Tensor, held: Tensor, share: Tensor) -> Tensor:

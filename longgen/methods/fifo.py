@@ -127,7 +127,9 @@ class Fifo(Method):
         rungs, turn, lo = self._ladder(ctx, course), state.step - course.base, state.extra["lo"]
         jobs = course.queue.jobs(turn)
         x, cleans = advance(ctx.denoise, state.x, lo, jobs, rungs, lambda span: course.rungs(span, turn))
-        events: list[Event] = [Preview(state.step, torch.cat(cleans, 2), jobs[0].update[0])]
+        start = jobs[0].update[0]
+        shown = torch.cat(cleans, 2)[:, :, : ctx.grid.frames - start]  # without what is fed past the end
+        events: list[Event] = [Preview(state.step, shown, start)]
         a, b = course.queue.emitted(turn)
         if b > a and not course.floor:
             events.insert(0, Final(a, b, x[:, :, a - lo : b - lo].clone()))

@@ -98,10 +98,10 @@ class UltraViCo(Method):
                 q: Tensor, k: Tensor, v: Tensor, plan: Plan | None = None, scale: float = 1.0
             ) -> tuple[Tensor, Tensor]:
                 frames = q.shape[1] // site.tokens
-                if frames <= rows:  # a route's window within the trained length
+                if frames <= rows or k.shape[1] != q.shape[1]:  # a window within the trained length; text keys
                     return attend(q, k, v, plan or Dense(), scale)
-                if not isinstance(plan or Dense(), Dense) or k.shape[1] != q.shape[1]:
-                    raise BadInput(f"ultravico weighs dense attention among its own frames, not {plan}")
+                if not isinstance(plan or Dense(), Dense):
+                    raise BadInput(f"ultravico weighs dense attention among the frames of a call, not {plan}")
                 whole = frames == site.grid[0]  # frame 0 of a later window is an ordinary frame
                 parts = split(frames, rows, site.tokens, self.decay(frames / rows), first and whole)
                 return centred(attend, q, k, v, parts, scale)

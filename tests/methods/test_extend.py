@@ -69,14 +69,14 @@ def test_prefix_keeps_its_noise_at_every_level(schedule, solver) -> None:  # typ
     seen = 0
     for state in states[:-1]:
         chunk, row = state.extra["chunk"], state.extra["row"]
-        start, stop = method.chunks(14, case.info)[chunk]
-        known = method.chunks(14, case.info)[chunk - 1][1] - start if chunk else 0
+        start, stop = method.windows(14, case.info)[chunk]
+        known = method.windows(14, case.info)[chunk - 1][1] - start if chunk else 0
         noise = latent_noise(case.grid, 0, start, stop)[:, :, :known]
         level = schedule[row]
         wanted = per_latent(level.alpha, noise) * video[:, :, start : start + known] + level.sigma * noise
         assert torch.allclose(state.x[:, :, :known], wanted, atol=1e-6)
         seen += known > 0
-    assert seen == 5 * (len(method.chunks(14, case.info)) - 1)
+    assert seen == 5 * (len(method.windows(14, case.info)) - 1)
 
 
 def test_one_chunk_is_one_pass_to_the_bit() -> None:
