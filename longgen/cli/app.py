@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longgen.cli import bench, decode, eval, generate, info, plan
+from longgen.cli import bench, decode, eval, generate, info, plan, schema, story
 from longgen.errors import BadInput
 
 app = typer.Typer(
@@ -31,12 +31,14 @@ def root(
 app.command("generate")(generate.generate_command)
 app.command("batch")(generate.batch_command)
 app.command("plan")(plan.plan_command)
+app.command("story")(story.story_command)
 app.command("decode")(decode.decode_command)
 app.command("eval")(eval.eval_command)
 app.command("bench")(bench.bench_command)
 app.command("models")(info.models_command)
 app.command("methods")(info.methods_command)
 app.command("doctor")(info.doctor_command)
+app.command("schema")(schema.schema_command)
 
 
 def run(args: list[str]) -> int:

@@ -84,14 +84,14 @@ class Sampler:
             grid=grid,
             info=plan.info,
             seed=plan.seed,
-            noise=_sliced(self.init) if self.init is not None else self._noise,
+            noise=_sliced(self.init) if self.init is not None else self.noise,
             fresh=lambda tag, start, stop: latent_noise(grid, plan.seed, start, stop, tag),
             device=self.model.device,
             bank=self.bank,
             stabilise=_chained([m.stabilise for m in stabilisers]) if stabilisers else None,
         )
 
-    def _noise(self, start: int, stop: int) -> Tensor:
+    def noise(self, start: int, stop: int) -> Tensor:
         """x_T[start:stop); shots with a seed of their own draw from it."""
         draw = self.plan.composition.noise.noise if self.plan.composition.noise else latent_noise
         parts = seeds(self.plan.timeline, self.plan.grid.stride, self.plan.seed, start, stop)

@@ -1,13 +1,13 @@
 """One shot made again in a finished video: everything outside it stays, bit for bit.
 
 Knows a model, the clean latents of the finished run and which of them may change. The model is wrapped, so any loop
-that ends with the whole video can be used as it is: it sees the kept latents at its own level, as the first run had
-them on its way to their known end, and the windows that hold nothing but kept latents are not computed at all.
+can be used as it is: the model sees kept latents at the level of each call, on the way from their noise to their known
+end, answers that end for them, and calls that hold nothing but kept latents are not computed at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longgen.protocols import Conditions, Denoiser, Model, Solver
 from longgen.story.schedules import Ramps
-from longgen.types import Call, LatentGrid, Patch, Schedule, add_noise
+from longgen.types import Call, LatentGrid, Patch, add_noise
 
 
 def free_latents(schedule: Ramps, shot: int, frames: int) -> Tensor:
@@ -66,24 +66,6 @@ class KeptDenoiser:
         return self.inner.patched(patch)
 
 
-class KeptSolver:
-    """The solver, with the kept latents put back after the last step, whatever its arithmetic made of them."""
-
-    def __init__(self, inner: Solver, kept: Kept) -> None:
-        self.inner, self.kept = inner, kept
-        self.name, self.order, self.stochastic = inner.name, inner.order, inner.stochastic
-        self.schedule: Schedule = inner.schedule
-
-    def init(self, start: int = 0) -> Mapping[str, Any]:
-        return self.inner.init(start)
-
-    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
-        x, memory = self.inner.step(memory, x, clean, row)
-        if row + 1 == self.schedule.steps:
-            x = self.kept.put(x, range(x.shape[2]), self.kept.clean)
-        return x, memory
-
-
 class KeptModel:
     """A loaded model that can only change the free latents of one finished video.
 
@@ -104,13 +86,21 @@ class KeptModel:
         return KeptDenoiser(self.model.denoiser(conditions, grid, steps), self.kept, self.skip)
 
     def solver(self, name: str | None, steps: int, flow_shift: float | None) -> Solver:
-        return KeptSolver(self.model.solver(name, steps, flow_shift), self.kept)
+        return self.model.solver(name, steps, flow_shift)
 
     def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
-        return self.model.decode(chunks, chunk)
+        return self.model.decode(self._pinned(chunks), chunk)
+
+    def _pinned(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Final latents in order, the kept ones bit for bit whatever a solver's arithmetic made of them."""
+        at = 0
+        for x in chunks:
+            frames = range(at, at + x.shape[2])
+            yield self.kept.put(x, frames, self.kept.clean[:, :, frames.start : frames.stop])
+            at = frames.stop
 
     def to_model(self, x: Tensor) -> Tensor:
-        return self.model.to_model(x)
+        return self.model.to_model(next(self._pinned([x])))
 
     def from_model(self, x: Tensor, grid: LatentGrid) -> Tensor:
         return self.model.from_model(x, grid)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from longgen.types import Shot, Timeline
 
 
@@ -32,6 +35,18 @@ def chapters(timeline: Timeline) -> str:
         for shot in timeline.shots
     ]
     return "\n".join([";FFMETADATA1\n", *parts])
+
+
+def write_beside(video: Path, timeline: Timeline) -> list[Path]:
+    """`OUT.vtt` and `OUT.chapters.txt` beside `OUT.mp4`, whole or not at all."""
+    written = []
+    for suffix, text in ((".vtt", webvtt(timeline)), (".chapters.txt", chapters(timeline))):
+        path = video.with_name(video.stem + suffix)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+        written.append(path)
+    return written
 
 
 def _cue(shot: Shot) -> str:

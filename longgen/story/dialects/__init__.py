@@ -105,22 +105,27 @@ def read_source(source: Source, clock: Clock, dialect: str | None = None, option
     return Told(DIALECTS[name].read(source, clock), name, source)
 
 
-def read_file(path: str | Path, clock: Clock, dialect: str | None = None, options: tuple[str, ...] = ()) -> Told:
-    """A story file in any dialect. `FILE#3` picks the third entry of a list of stories.
-
-    Raises:
-        BadInput: one line that names file, line and key.
-    """
+def open_file(path: str | Path) -> Source:
+    """The source in a file; `FILE#3` picks the third entry of a list of stories."""
     file, _, pick = str(path).rpartition("#")
     if not file or not pick.isdecimal() or Path(path).exists():
         file, pick = str(path), ""
     source = source_of(read_text(Path(file)), file)
-    if pick:
-        if not isinstance(source.data, list) or not 1 <= int(pick) <= len(source.data):
-            count = len(source.data) if isinstance(source.data, list) else 1
-            raise BadInput(f"{file}: #{pick} is none of its {count} stories")
-        source = replace(source, document=Document([source.data[int(pick) - 1]], f"{file}#{pick}"))
-    return replace(read_source(source, clock, dialect, options), folder=Path(file).parent)
+    if not pick:
+        return source
+    entries = source.data if isinstance(source.data, list) else [source.data]
+    if not 1 <= int(pick) <= len(entries):
+        raise BadInput(f"{file}: #{pick} is none of its {len(entries)} stories")
+    return replace(source, document=Document([entries[int(pick) - 1]], f"{file}#{pick}"))
+
+
+def read_file(path: str | Path, clock: Clock, dialect: str | None = None, options: tuple[str, ...] = ()) -> Told:
+    """A story file in any dialect, see `open_file`.
+
+    Raises:
+        BadInput: one line that names file, line and key.
+    """
+    return replace(read_source(open_file(path), clock, dialect, options), folder=Path(path).parent)
 
 
 def write(timeline: Timeline, dialect: str) -> str:

@@ -1,0 +1,158 @@
+"""One shot of a finished run, made again. Knows sidecars, saved latents and plans; pinning is `story.reroll`'s."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from longgen.config import validated
+from longgen.errors import BadInput
+from longgen.protocols import Model
+from longgen.runtime.latents import read_latents, trimmed
+from longgen.runtime.plan import Plan
+from longgen.runtime.run import Job, Outcome, execute
+from longgen.runtime.sample import Sampler, conditions
+from longgen.runtime.sidecar import sidecar_path, write_json
+from longgen.story.reroll import Kept, KeptModel, free_latents
+from longgen.story.schedules import Ramps, build
+from longgen.story.timeline import find
+from longgen.types import Shot, Timeline
+
+if TYPE_CHECKING:
+    from longgen.api import Session
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its sidecar, and the latents that lie beside it."""
+
+    facts: dict[str, Any]
+    latents: Path
+
+    @property
+    def timeline(self) -> Timeline:
+        told = self.facts["timeline"]
+        shots = tuple(Shot(**{**shot, "loras": tuple(shot["loras"])}) for shot in told["shots"])
+        return Timeline(shots, told["fps"])
+
+
+def is_run(path: Path) -> bool:
+    """Whether a file is a run's sidecar."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    head = path.read_bytes()[:4096]
+    return b'"identity"' in head and b'"request"' in head
+
+
+def read_run(path: Path) -> Run:
+    """The run whose sidecar is `path`.
+
+    Raises:
+        BadInput: the sidecar is damaged, or the run was not saved with its latents, or these are another run's.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        run = Run(facts, path.with_suffix(".safetensors"))
+        if not run.timeline.shots:
+            raise KeyError("timeline")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadInput(f"{path} is not the sidecar of a run ({error})") from None
+    if not run.latents.is_file():
+        raise BadInput(f"{run.latents} does not exist; a shot can be made again in a run saved with --save-latents")
+    with safe_open(run.latents, "pt") as file:
+        told = dict(file.metadata() or {})
+    if told.get("identity") != facts["identity"]:
+        raise BadInput(f"{run.latents} holds the latents of another run than {path}")
+    return run
+
+
+def plan_shot(session: Session, run: Run, shot: str, seed: int) -> tuple[Plan, int]:
+    """The run's plan with another seed for one shot, and that shot's index.
+
+    Raises:
+        BadInput: unknown shot, or another model.
+    """
+    timeline = run.timeline
+    index = find(timeline, shot)
+    shots = list(timeline.shots)
+    shots[index] = replace(shots[index], seed=seed)
+    plan = session.plan(validated(run.facts["request"]), Timeline(tuple(shots), timeline.fps))
+    if plan.info.id != run.facts["model"]["id"]:
+        raise BadInput(f"the run was made with {run.facts['model']['id']}, not with {plan.info.id}")
+    return plan, index
+
+
+def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outcome:
+    """Carry out `plan` with everything outside the shot and its blends pinned to the run's latents.
+
+    The outcome's sidecar tells under `reroll` which latents were free, and which frames changed.
+    """
+    model = session.model
+    schedule = build(plan.timeline, plan.request.schedule, plan.grid.stride, plan.guidance, plan.negative)
+    assert isinstance(schedule, Ramps)
+    before = read_latents(run.latents, plan, model)
+    free = free_latents(schedule, index, plan.grid.frames)
+    kept = Kept(before, _first_noise(plan, run, model), free)
+    pinned = KeptModel(model, kept, skip=not plan.composition.chain)
+    outcome = execute(plan, pinned, conditions(plan, schedule), replace(job, keep=True), session.hashes)
+    assert outcome.latents is not None
+    after = kept.put(outcome.latents, range(plan.grid.frames), before)
+    shot = plan.timeline.shots[index]
+    told = {
+        "of": run.facts["identity"],
+        "shot": shot.id,
+        "seed": shot.seed,
+        **measure(model, before, after, free, plan),
+    }
+    facts = {**outcome.sidecar, "reroll": told}
+    if job.target is not None:
+        write_json(sidecar_path(job.target.path), facts)
+    return Outcome(outcome.frames, after, facts)
+
+
+def _first_noise(plan: Plan, run: Run, model: Model) -> Tensor:
+    """The noise that the finished run began with."""
+    first = replace(plan, timeline=run.timeline)
+    return Sampler(first, model, conditions(first)).noise(0, plan.grid.frames)
+
+
+def measure(model: Model, before: Tensor, after: Tensor, free: Tensor, plan: Plan) -> dict[str, Any]:
+    """How far a change of latents reaches in pixels: the causal decoder's memory.
+
+    Returns:
+        free_latents [a, b), changed_frames [first, last] or None, frames_after: changed frames past the last free
+        latent's own, largest_after: their largest difference in grey levels, latents_equal: kept ones, bit for bit.
+    """
+    places = [i for i, f in enumerate(free.tolist()) if f]
+    stride, keep = plan.grid.stride, ~free
+    differences = list(_differences(model, before, after, plan))
+    changed = [i for i, d in enumerate(differences) if d]
+    own = places[-1] * stride + 1
+    late = [i for i in changed if i >= own]
+    return {
+        "free_latents": [places[0], places[-1] + 1],
+        "latents_equal": torch.equal(before[:, :, keep], after[:, :, keep]),
+        "changed_frames": [changed[0], changed[-1]] if changed else None,
+        "frames_after": max(late) + 1 - own if late else 0,
+        "largest_after": max((differences[i] for i in late), default=0),
+    }
+
+
+def _differences(model: Model, before: Tensor, after: Tensor, plan: Plan) -> Iterator[int]:
+    """Largest difference of each frame in grey levels, 0 … 255."""
+
+    def stream(latents: Tensor) -> Iterator[NDArray[np.uint8]]:
+        decoded = model.decode(iter([latents.to(model.device)]), plan.request.decode_chunk)
+        return trimmed(decoded, plan.frames)
+
+    for a, b in zip(stream(before), stream(after), strict=True):
+        yield from np.abs(a.astype(np.int16) - b).reshape(len(a), -1).max(1).tolist()
