@@ -81,6 +81,11 @@ class Session:
             self._hashes = sidecar.file_hashes(self.folder)
         return self._hashes
 
+    @property
+    def model_hash(self) -> str:
+        """One hash for the weights, as every recorded row carries it."""
+        return sidecar.weights_hash(self.hashes)
+
     def plan(self, request: Request, timeline: Timeline | None = None) -> Plan:
         """The request with this model's defaults, checked against it. Loads no weights."""
         plan = planning.make(request, self.info, timeline)

@@ -34,21 +34,21 @@ class Request(BaseModel):
     model: str = "shapes"
     method: str = "auto"
     set: dict[str, Any] = Field(default_factory=dict)
-    num_frames: int | None = Field(None, ge=1, le=MAX_FRAMES)
-    duration: float | None = Field(None, gt=0)
-    height: int | None = Field(None, ge=1, le=16_384)
-    width: int | None = Field(None, ge=1, le=16_384)
-    fps: float | None = Field(None, gt=0, le=1000)
-    num_inference_steps: int | None = Field(None, ge=1, le=10_000)
-    guidance_scale: float | None = Field(None, ge=0, le=1000)
-    flow_shift: float | None = Field(None, gt=0, le=1000)
+    num_frames: int | None = Field(default=None, ge=1, le=MAX_FRAMES)
+    duration: float | None = Field(default=None, gt=0)
+    height: int | None = Field(default=None, ge=1, le=16_384)
+    width: int | None = Field(default=None, ge=1, le=16_384)
+    fps: float | None = Field(default=None, gt=0, le=1000)
+    num_inference_steps: int | None = Field(default=None, ge=1, le=10_000)
+    guidance_scale: float | None = Field(default=None, ge=0, le=1000)
+    flow_shift: float | None = Field(default=None, gt=0, le=1000)
     solver: str | None = None
-    seed: int = Field(0, ge=-1, lt=2**63)
+    seed: int = Field(default=0, ge=-1, lt=2**63)
     schedule: str = "hold"
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
     device: str = "auto"
     attention: Attention = "auto"
-    window_batch: int = Field(1, ge=1, le=4096)
+    window_batch: int = Field(default=1, ge=1, le=4096)
     cache: str = "none"
     offload: Offload = "none"
     vae_tiling: bool = False
@@ -59,7 +59,7 @@ class Request(BaseModel):
     quantize: str | None = None
     image: str | None = None
     control: str | None = None
-    decode_chunk: int = Field(1, ge=1, le=64)
+    decode_chunk: int = Field(default=1, ge=1, le=64)
 
     @field_validator("*", mode="before")
     @classmethod

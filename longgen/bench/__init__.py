@@ -4,5 +4,8 @@ from __future__ import annotations
 
 BENCHES: dict[str, str] = {
     "model": "longgen.bench.model:run",
+    "memory": "longgen.bench.memory:run",
+    "quality": "longgen.bench.quality:run",
     "speed": "longgen.bench.speed:run",
+    "oracle": "longgen.bench.oracle:run",
 }

@@ -79,6 +79,10 @@ class Rows:
     def has(self, **key: Any) -> bool:
         return _key(key) in self.rows
 
+    def get(self, **key: Any) -> dict[str, Any]:
+        """The row recorded under this key, empty when there is none."""
+        return self.rows.get(_key(key), {})
+
     def add(self, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         """Record one measurement and write the file; floats keep five significant digits."""
         row = {"key": _key(key), **key, **_short(values), "commit": commit(), "command": command(), "env": self._env}

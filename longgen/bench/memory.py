@@ -1,0 +1,55 @@
+"""Peak bytes of tensors that the loop holds, against length: flat for streams, as theory says for the others.
+
+Counted, not sampled: a dispatch mode follows every tensor made during sampling, so figures do not depend on the
+allocator. Weights and what the model holds inside a call are subtracted by measuring live bytes between steps.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+
+from longgen.api import Session
+from longgen.bench.rows import Rows
+from longgen.bench.speed import METHODS, PROMPT
+from longgen.config import Request
+from longgen.runtime.run import Job
+from longgen.types import LoadOptions
+
+LENGTHS = (33, 129, 257)
+
+
+def live_bytes() -> int:
+    """Bytes of all tensor storages that are alive, each counted once."""
+    seen: dict[int, int] = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor) and thing.device.type != "meta":
+            storage = thing.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+    return sum(seen.values())
+
+
+def run(rows: Rows, model: str = "shapes", steps: int = 2, methods: str = "", lengths: str = "") -> None:
+    """Peak of live bytes between steps, above what is alive before the run."""
+    session = Session(model, LoadOptions())
+    _ = session.model
+    names = [m.strip() for m in methods.split(";")] if methods else list(METHODS)
+    for name in names:
+        for frames in [int(n) for n in lengths.split(";")] if lengths else LENGTHS:
+            plan = session.plan(Request(prompt=PROMPT, num_frames=frames, num_inference_steps=steps, method=name))
+            gc.collect()
+            before, peak = live_bytes(), 0
+
+            def watch(_: Any) -> None:
+                nonlocal peak
+                peak = max(peak, live_bytes())
+
+            session.run(plan, Job(on_progress=watch))
+            values = {
+                "peak_mib": (peak - before) / 2**20,
+                "latents": plan.grid.frames,
+                "model_hash": session.model_hash,
+            }
+            rows.add({"model": model, "method": name, "frames": frames}, values)
