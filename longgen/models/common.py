@@ -5,14 +5,19 @@ Knows pipelines as bags of components. Does not know families.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from longgen.errors import BadInput
+from longgen.models import options as load_options
 from longgen.models import solvers
 from longgen.models.describe import Files, check_weights, read_folder, read_overrides
 from longgen.models.files import stored_dtype
@@ -57,19 +62,37 @@ def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOption
     """A pipeline from a folder whose weights were checked first. The VAE stays in fp32, as its decoder needs it.
 
     Raises:
-        BadInput: missing, truncated or pickled weights; a device or dtype that is not there.
+        BadInput: missing, truncated or pickled weights; options that cannot be carried out here.
     """
     device = pick_device(options.device)
+    load_options.check(options, device)
     dtype = pick_dtype(path, options, device)
     check_weights(path, read_folder(path), options.variant)
-    pipe = kind.from_pretrained(
-        path,
-        torch_dtype={"default": dtype, "vae": torch.float32},
-        variant=options.variant,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    return pipe.to(device)
+    with quiet():
+        pipe = kind.from_pretrained(
+            path,
+            torch_dtype={"default": dtype, "vae": torch.float32},
+            variant=options.variant,
+            quantization_config=load_options.quantisation(options.quantize, device),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    load_options.apply(pipe, options, device)
+    return pipe
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No loading bars from the libraries; their settings come back."""
+    modules = (diffusers_logging, transformers_logging)
+    shown = [module for module in modules if module.is_progress_bar_enabled()]
+    for module in shown:
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module in shown:
+            module.enable_progress_bar()
 
 
 def files_of(pipe: DiffusionPipeline) -> Files:

@@ -2,7 +2,7 @@
 
 A call becomes jobs: one per expert in use, side of guidance, and text that is mixed in the output space. Jobs of one
 kind from several calls share a forward. A family says how texts are encoded, how jobs run, and what the network
-predicts; see `Family`.
+predicts.
 
 Order, always: guidance in fp32 per expert → experts recombined per latent → clean estimate.
 """
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -35,29 +34,13 @@ class Job:
     slot: int = 0
 
 
-class Family(Protocol):
-    """What a family's denoiser adds."""
-
-    def encode(self, text: str) -> Tensor:
-        """[1, L, D] on the model's device and dtype, padded as the family's pipeline pads."""
-        ...
-
-    def forward(self, jobs: Sequence[Job]) -> list[Tensor]:
-        """Raw network outputs [1, C, T, H, W], in fp32, of jobs of one shape, expert and branch."""
-        ...
-
-    def clean(self, x: Tensor, level: Level, output: Tensor) -> Tensor:
-        """Clean estimate from the noisy latents and the guided output, fp32."""
-        ...
-
-
 def flow_clean(x: Tensor, level: Level, v: Tensor) -> Tensor:
     """z = x − σ·v."""
     return x - per_latent(level.sigma, x) * v
 
 
 class BaseDenoiser:
-    """Implements `protocols.Denoiser` over the hooks of `Family`."""
+    """`protocols.Denoiser` but for what a family adds: `encode`, `forward`, `patched`, and `clean` if it is no flow."""
 
     def __init__(self, info: ModelInfo, conditions: Conditions, train_steps: int = 1000) -> None:
         for name in ("image", "control"):
@@ -69,20 +52,22 @@ class BaseDenoiser:
         self._encoded = lru_cache(maxsize=None)(self.encode)
         self._texts = [self._encoded(text) for text in self.prompts.texts]
 
-    # the family's part
     def encode(self, text: str) -> Tensor:
+        """[1, L, D] on the model's device and dtype, padded as the family's pipeline pads."""
         raise NotImplementedError
 
     def forward(self, jobs: Sequence[Job]) -> list[Tensor]:
+        """Raw network outputs [1, C, T, H, W], in fp32, of jobs of one shape, expert and branch."""
+        raise NotImplementedError
+
+    def patched(self, patch: Patch) -> AbstractContextManager[None]:
+        """Installs the patch in every expert and takes it off bitwise, also after an exception."""
         raise NotImplementedError
 
     def clean(self, x: Tensor, level: Level, output: Tensor) -> Tensor:
+        """Clean estimate from the noisy latents and the guided output, fp32."""
         return flow_clean(x, level, output)
 
-    def patched(self, patch: Patch) -> AbstractContextManager[None]:
-        raise NotImplementedError
-
-    # the common part
     def denoise(self, call: Call) -> Tensor:
         """Clean estimate [1, C, T, H, W] in fp32."""
         return self.denoise_batch([call])[0]

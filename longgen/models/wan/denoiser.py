@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from longgen.models.caches import StepCaches
 from longgen.models.denoise import BaseDenoiser, Job
 from longgen.models.wan.patching import Installed, Stage, installed
 from longgen.protocols import Conditions
@@ -29,6 +30,7 @@ class WanDenoiser(BaseDenoiser):
         self._steps = steps
         self._stage = Stage(model.attend)
         self._active: list[Installed] = []  # one per expert while a patch is on
+        self._caches = StepCaches(model.experts)
         super().__init__(model.info, conditions, model.train_steps)
 
     def encode(self, text: str) -> Tensor:
@@ -44,13 +46,14 @@ class WanDenoiser(BaseDenoiser):
         with self._text_processors(transformer, jobs):
             for state in self._active:
                 state.place(x.shape[2])
-            with transformer.cache_context(self._context(first), **self._progress(first)):
+            with self._caches.context(transformer, jobs, self._steps):
                 v = transformer(x, self._timesteps(jobs), self._tokens(jobs), return_dict=False)[0]
         return list(v.float().split(1))
 
     @contextmanager
     def patched(self, patch: Patch) -> Iterator[None]:
         """Installs the patch in every expert; an empty one leaves diffusers' own processors in place."""
+        self._caches.check(patch)
         if patch.empty and not self._model.own_attention:
             yield
             return
@@ -106,18 +109,3 @@ class WanDenoiser(BaseDenoiser):
         rows = [job.text.tokens for job in jobs]
         longest = max(row.shape[1] for row in rows)
         return torch.cat([torch.nn.functional.pad(row, (0, 0, 0, longest - row.shape[1])) for row in rows])
-
-    @staticmethod
-    def _context(job: Job) -> str:
-        """Name of the cache context: the pipeline's own, and one per window and mixed text."""
-        window = "" if job.call.key is None else f"w{job.call.key}/"
-        slot = f"/{job.slot}" if job.slot else ""
-        return f"{window}{job.branch}{slot}"
-
-    def _progress(self, job: Job) -> dict[str, float | int]:
-        level = job.call.level
-        return {
-            "step_index": int(level.step.min()),
-            "sigma": float(level.sigma.max()),
-            "num_inference_steps": self._steps,
-        }

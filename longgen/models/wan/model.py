@@ -11,6 +11,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.options import transformers
 from longgen.models.wan.denoiser import WanDenoiser
 from longgen.models.wan.info import describe
 from longgen.models.wan.vae import stream_decode
@@ -32,7 +33,7 @@ class WanModel(PipelineModel):
     @property
     def experts(self) -> list[WanTransformer3DModel]:
         """The transformers, high noise first."""
-        return [t for t in (self.pipe.transformer, self.pipe.transformer_2) if t is not None]
+        return transformers(self.pipe)
 
     @property
     def expand_timesteps(self) -> bool:
@@ -51,4 +52,7 @@ class WanModel(PipelineModel):
 
     def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
         """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
-        return stream_decode(self.pipe.vae, chunks, chunk)
+        try:
+            yield from stream_decode(self.pipe.vae, chunks, chunk, self.device)
+        finally:
+            self.pipe.maybe_free_model_hooks()  # a run is over: offloaded weights go, caches are emptied
