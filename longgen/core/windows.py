@@ -230,7 +230,9 @@ def _calls(first: list[int], frames: int, length: int, anchor: int, retain: tupl
         if start == 0:
             calls.append((0, own))
             continue
-        extra = [r for r in retain if r not in own]
+        extra: list[int] = []
+        for _ in range(len(retain) + 1):  # an extra latent takes the place of one, which may be a retained one itself
+            extra = [r for r in retain if r not in own[len(extra) :]]
         calls.append((anchor + len(extra), extra + own[len(extra) :]))
     return calls
 
