@@ -96,7 +96,7 @@ def table(device: torch.device | str, dtype: torch.dtype | None = None, head_dim
     for name in registry.ENGINES:
         found = engine(name)
         reason = found.probe(device, dtype, head_dim)
-        plan_names = sorted(kind.__name__ for kind in found.supports)
+        plan_names = ", ".join(sorted(kind.__name__ for kind in found.supports))
         rows.append(
             {
                 "engine": name,

@@ -24,6 +24,9 @@ Part = tuple[Tensor, Tensor]
 
 # A gathered key copy holds at most this many times the elements of k itself; more query frames go to the next call.
 GATHER_COPIES = 4
+# Frames that every query frame sees are copied once for all and merged, when there are at least this many of them: a
+# merge moves about 28 bytes per query channel (bf16), each copied key frame 8.
+GATHER_COMMON = 4
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -162,11 +165,12 @@ def varlen(plan: FrameWindow, batch: int, keys: int) -> tuple[list[int], list[in
 def views(x: Tensor, tokens: int, first: int, size: int, count: int, step: int) -> Tensor:
     """`count` windows of `size` frames of x [S, N, D], `step` frames apart, as a batch [count, size·P, N, D].
 
-    Zero-copy: neighbouring windows share memory, only the batch stride (step·P tokens) is new.
+    Zero-copy: neighbouring windows share memory, only the batch stride (step·P tokens) is new. `as_strided`, because
+    torch's compiler copies the windows of an `unfold` out one by one.
     """
-    frames = x.unflatten(0, (-1, tokens))[first : first + (count - 1) * step + size]  # [frames, P, N, D]
-    windows = frames.unfold(0, size, step)  # [count, P, N, D, size]
-    return windows.permute(0, 4, 1, 2, 3).flatten(1, 2)  # [count, size·P, N, D]: still a view
+    token, head, channel = x.stride()
+    shape = (count, size * tokens, *x.shape[1:])
+    return x[first * tokens :].as_strided(shape, (step * tokens * token, token, head, channel))
 
 
 def _windows(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, plan: FrameWindow, scale: float) -> Part:
@@ -210,6 +214,12 @@ def _gather(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, plan: FrameGather, 
     ranges = [(min(s), max(s) + 1) for s in plan.sets]
     if all(b - a == size == len(set(s)) for (a, b), s in zip(ranges, plan.sets)):
         return _windows(kernel, q, k, v, FrameWindow(p, tuple(ranges)), scale)
+    common = set(plan.sets[0]).intersection(*plan.sets)
+    if len(common) >= GATHER_COMMON:
+        index = torch.tensor(sorted(common), device=k.device)
+        shared = (x.unflatten(1, (-1, p)).index_select(1, index).flatten(1, 2) for x in (k, v))
+        rest = FrameGather(p, tuple(tuple(j for j in s if j not in common) for s in plan.sets))
+        return merge([kernel(q, *shared, scale), _gather(kernel, q, k, v, rest, scale)])
     n = max(1, GATHER_COPIES * (k.shape[1] // p) // size)
     done = [
         _gathered(kernel, q[:, a * p : (a + n) * p], k, v, p, plan.sets[a : a + n], scale)
