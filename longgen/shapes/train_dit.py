@@ -6,6 +6,7 @@ while training goes on, so that the transformer does not memorise it.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,17 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longgen.shapes import render
 from longgen.shapes.grammar import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Spec, seen_specs
-from longgen.shapes.train_common import Budget, Clock, Log, average, load_state, optimisers, save_state, set_rate
+from longgen.shapes.train_common import (
+    Budget,
+    Clock,
+    Log,
+    average,
+    load_state,
+    optimisers,
+    save_state,
+    set_rate,
+    write_json,
+)
 from longgen.shapes.train_vae import whole_clips
 
 logger = logging.getLogger(__name__)
@@ -31,12 +42,12 @@ TEXT_LENGTH = 16
 TRANSFORMER: dict[str, Any] = {
     "patch_size": (1, 4, 4),
     "num_attention_heads": 4,
-    "attention_head_dim": 64,
+    "attention_head_dim": 48,
     "in_channels": 8,
     "out_channels": 8,
     "text_dim": 64,
     "freq_dim": 128,
-    "ffn_dim": 1024,
+    "ffn_dim": 768,
     "num_layers": 8,
     "cross_attn_norm": True,
     "qk_norm": "rms_norm_across_heads",
@@ -118,7 +129,7 @@ class Encoder:
         self.encode: Any = torch.compile(vae.encoder, dynamic=False) if compiled else vae.encoder
 
     def raw(self, index: int, start: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Posterior means before normalisation, coverage and rows of videos [start, start + count) of chunk `index`."""
+        """Posterior moments, coverage and rows of videos [start, start + count) of chunk `index`."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + index) * 4096 + start)
         specs = seen_specs()
         rows = torch.randint(len(specs), (count,), generator=generator)
@@ -127,10 +138,10 @@ class Encoder:
         video = (render.compose(scenes, mask) * 2 - 1).to(self.device)
         video = video.contiguous(memory_format=torch.channels_last_3d)
         with torch.no_grad(), whole_clips(self.vae), torch.autocast(self.device.type, torch.bfloat16):
-            mean = self.vae.quant_conv(self.encode(video)).float().chunk(2, 1)[0]
+            moments = self.vae.quant_conv(self.encode(video)).float()
         near = F.max_pool2d(F.avg_pool2d(mask, 4), 3, stride=1, padding=1)  # one cell about the shape
         near = torch.cat([near[:, :1], near[:, 1:].unflatten(1, (-1, 4)).amax(2)], 1)
-        return mean.cpu(), (near * 255).to(torch.uint8), rows
+        return moments.cpu(), (near * 255).to(torch.uint8), rows
 
     def chunk(self, state: Path, index: int) -> Pool:
         """Chunk `index`, from the state folder or made and stored there."""
@@ -138,21 +149,28 @@ class Encoder:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             parts = [self.raw(index, start, 32) for start in range(0, CHUNK, 32)]
-            mean, near, rows = (torch.cat(column) for column in zip(*parts))
+            moments, near, rows = (torch.cat(column) for column in zip(*parts))
             std = torch.tensor(self.vae.config.latents_std).view(1, -1, 1, 1, 1)
-            mean = (mean - torch.tensor(self.vae.config.latents_mean).view(1, -1, 1, 1, 1)) / std
+            mean = (moments.chunk(2, 1)[0] - torch.tensor(self.vae.config.latents_mean).view(1, -1, 1, 1, 1)) / std
             torch.save({"latents": mean.bfloat16(), "near": near, "rows": rows}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         return Pool(**torch.load(path, weights_only=True))
 
-    def measure(self) -> None:
-        """Fill `latents_mean` and `latents_std` of the VAE's config from 256 training videos."""
-        mean = torch.cat([self.raw(-1, start, 32)[0] for start in range(0, 256, 32)])
-        values = mean.transpose(0, 1).flatten(1)
-        self.vae.register_to_config(
-            latents_mean=[round(v, 5) for v in values.mean(1).tolist()],
-            latents_std=[round(v, 5) for v in values.std(1).tolist()],
-        )
+    def measure(self, state: Path) -> None:
+        """Fill `latents_mean` and `latents_std` of the VAE's config from 256 training videos, once per state folder.
+
+        The deviation is that of sampled latents: a channel that the VAE leaves unused is then noise of deviation 1
+        about a mean that hardly moves, instead of next to nothing blown up to unit size.
+        """
+        path = state / "latents" / "statistics.json"
+        if not path.exists():
+            moments = torch.cat([self.raw(CHUNK, start, 32)[0] for start in range(0, 256, 32)])
+            mean, logvar = (m.transpose(0, 1).flatten(1) for m in moments.chunk(2, 1))
+            std = (mean.var(1) + logvar.exp().mean(1)).sqrt()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = {"latents_mean": mean.mean(1).tolist(), "latents_std": std.tolist()}
+            write_json(path, {name: [round(v, 5) for v in row] for name, row in values.items()})
+        self.vae.register_to_config(**json.loads(path.read_text()))
 
 
 def join(pools: list[Pool]) -> Pool:
