@@ -47,7 +47,40 @@ METRICS: dict[str, str] = {
     "freeze": "longgen.metrics.freeze:Freeze",
     "positional_kvd": "longgen.metrics.positional_kvd:PositionalKvd",
     "revisit": "longgen.metrics.revisit:Revisit",
+    "fvd": "longgen.metrics.fvd:Fvd",
+    "kvd": "longgen.metrics.kvd:Kvd",
+    "stream_t": "longgen.metrics.stream:StreamT",
+    "stream_f": "longgen.metrics.stream:StreamF",
+    "stream_d": "longgen.metrics.stream:StreamD",
+    "video_is": "longgen.metrics.video_is:VideoIs",
+    "clip_sim": "longgen.metrics.clip_sim:ClipSim",
+    "clip_text": "longgen.metrics.clip_sim:ClipText",
+    "uve": "longgen.metrics.judge:Uve",
+    "tc_bench": "longgen.metrics.judge:TcBench",
 }
+
+LONG = (
+    "subject_consistency",
+    "background_consistency",
+    "temporal_flickering",
+    "motion_smoothness",
+    "motion_smoothness_classical",
+    "dynamic_degree",
+    "dynamic_degree_classical",
+    "aesthetic_quality",
+    "imaging_quality",
+    "object_class",
+    "multiple_objects",
+    "human_action",
+    "color",
+    "spatial_relationship",
+    "scene",
+    "appearance_style",
+    "temporal_style",
+    "overall_consistency",
+)
+METRICS |= {f"{name}_long": f"longgen.metrics.vbench_long:{name}" for name in LONG}
+"""VBench-Long: each dimension on clips, made from the dimension's own class."""
 
 
 def metric(name: str) -> type[Metric]:

@@ -66,7 +66,7 @@ class MetricInfo:
         better: "higher", "lower", or "none" for a descriptive value.
         low, high: range of the value (infinite where it has no bound).
         unit: "1", "s", "1/min", "grey levels" …
-        family: "vbench", "classical", "long", "distribution" or "judge".
+        family: "vbench", "vbench-long", "classical", "long", "distribution" or "judge".
         needs: any of "flow", "weights", "text", "boundaries", "shots", "reference", "given" (results of an outside
             detector or captioner in a file).
         comparable: the value may be set beside VBench's published ones.
@@ -81,7 +81,7 @@ class MetricInfo:
     low: float = -math.inf
     high: float = math.inf
     unit: str = "1"
-    family: Literal["vbench", "classical", "long", "distribution", "judge"] = "long"
+    family: Literal["vbench", "vbench-long", "classical", "long", "distribution", "judge"] = "long"
     needs: frozenset[str] = frozenset()
     comparable: bool = False
     min_frames: int = 2
@@ -269,6 +269,8 @@ class Metric:
     """Role → default weights id (`hf:facebook/dino-vitb16`); resolved by `longgen.metrics.backends`."""
     optional: ClassVar[Mapping[str, str]] = {}
     """Roles that may be given on the command line but are not loaded otherwise (role → what it replaces)."""
+    corpus: ClassVar[bool] = False
+    """True for metrics of a whole set: per video they keep features, and `against` a reference set makes the number."""
     given: ClassVar[str] = ""
     """Kind of outside results that stand in for the backends: with `--given <kind>=FILE` no backend is loaded."""
 
@@ -280,6 +282,11 @@ class Metric:
 
     def end(self) -> Score:
         """The score, after the last frame."""
+        raise NotImplementedError
+
+    @classmethod
+    def against(cls, scores: Sequence[Score], reference: Sequence[Score]) -> Score:
+        """The value of a whole set beside a reference set, for `corpus` metrics."""
         raise NotImplementedError
 
     @classmethod

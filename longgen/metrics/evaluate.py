@@ -16,7 +16,7 @@ from longgen.metrics.records import Journal, Record, file_hash, make, read, writ
 from longgen.metrics.totals import QUALITY, SEMANTIC
 from longgen.metrics.videos import Known, describe
 
-PRESETS = ("vbench", "vbench-free", "long", "all")
+PRESETS = ("vbench", "vbench-free", "vbench-long", "long", "all")
 RESULTS = "results.jsonl"
 
 
@@ -91,11 +91,13 @@ class Request:
 def preset(name: str) -> tuple[str, ...]:
     """Metric ids of a preset, in the registry's order.
 
-    vbench: all 16 dimensions. vbench-free: flicker and the classical stand-ins. long: every long-video diagnostic.
-    Presets but vbench and all hold only metrics that need no weights and no outside results.
+    vbench: all 16 dimensions; vbench-long: the same over clips. vbench-free: flicker and the classical stand-ins.
+    long: every long-video diagnostic. vbench-free and long hold only what needs no weights and no outside results.
     """
     if name == "vbench":
         return QUALITY + SEMANTIC
+    if name == "vbench-long":
+        return tuple(f"{d}_long" for d in QUALITY + SEMANTIC)
     if name == "all":
         return tuple(METRICS)
     infos = [metric(m).info for m in METRICS]
@@ -170,7 +172,7 @@ def evaluate(request: Request, tick: Callable[[str], None] = lambda _: None) -> 
     mine.records = journal.records
     done: list[Record] = []
     skipped: dict[str, str] = {}
-    for path in request.videos[rank::world]:
+    for path in _paths(request, ready)[rank::world]:
         try:
             done += _score_one(path, request, ready, mine)
         except BadInput as reason:
@@ -193,13 +195,22 @@ def _with_static(request: Request) -> tuple[str, ...]:
     return request.metrics + extra
 
 
+def _paths(request: Request, ready: Mapping[str, Ready]) -> list[Path]:
+    """The videos, and after them the reference set where a metric compares whole sets."""
+    sets = any(r.cls.corpus for r in ready.values())
+    return list(dict.fromkeys([*request.videos, *(request.known.reference if sets else ())]))
+
+
 def _score_one(path: Path, request: Request, ready: Mapping[str, Ready], journal: Journal) -> list[Record]:
+    if path not in request.videos:
+        ready = {name: r for name, r in ready.items() if r.cls.corpus}
     video = describe(path, request.known)
     digest = file_hash(path)
     records: dict[str, Record] = {}
     todo: dict[str, Record] = {}
     for name, r in ready.items():
-        if video.dimensions is not None and name in QUALITY + SEMANTIC and name not in video.dimensions:
+        dimension = name.removesuffix("_long")
+        if video.dimensions is not None and dimension in QUALITY + SEMANTIC and dimension not in video.dimensions:
             continue
         blank = make(video, digest, r.cls, r.backend, r.comparable, Score.none("not scored"))
         old = journal.find(blank)
@@ -243,15 +254,19 @@ def summarise(
     """Corpus scores from records alone, in the order of path: nothing else can change them."""
     ordered = sorted(records, key=lambda r: (r.path, r.metric))
     allowed = _static_paths(request, ordered) if request.static_only else None
+    wanted, reference = ({str(p) for p in paths} for paths in (request.videos, request.known.reference))
     summary: dict[str, Score] = {}
     for name in request.metrics:
-        mine = [r for r in ordered if r.metric == name]
+        mine = [r for r in ordered if r.metric == name and r.path in wanted]
         if name == "temporal_flickering" and allowed is not None:
             mine = [r for r in mine if r.path in allowed]
-        if mine:
+        if mine and metric(name).corpus:
+            other = [r.score for r in ordered if r.metric == name and r.path in reference]
+            summary[name] = metric(name).against([r.score for r in mine], other)
+        elif mine:
             summary[name] = metric(name).summarise([r.score for r in mine])
-    shown = tuple(r for r in ordered if r.metric in request.metrics)
-    return Evaluation(shown, dict(skipped), dict(missing), summary, tuple(sorted(str(p) for p in request.videos)))
+    shown = tuple(r for r in ordered if r.metric in request.metrics and r.path in wanted)
+    return Evaluation(shown, dict(skipped), dict(missing), summary, tuple(sorted(wanted)))
 
 
 def _static_paths(request: Request, records: Sequence[Record]) -> set[str]:

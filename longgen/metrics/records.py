@@ -89,7 +89,7 @@ def make(video: Video, digest: str, cls: type[Metric], backend: str, comparable:
         metric=info.id,
         version=info.version,
         backend=backend,
-        inputs=inputs_digest(video, info.needs),
+        inputs=inputs_digest(video, info.needs - {"reference"} if cls.corpus else info.needs),
         comparable=comparable,
         frames=video.frames,
         fps=round(video.fps, 6),

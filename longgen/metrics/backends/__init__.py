@@ -30,6 +30,9 @@ ROLES: dict[str, str] = {
     "detector": "longgen.metrics.backends.detect:load_detector",
     "captioner": "longgen.metrics.backends.detect:load_captioner",
     "action": "longgen.metrics.backends.detect:load_action",
+    "dinov2": "longgen.metrics.backends.vision:load_dinov2",
+    "i3d": "longgen.metrics.backends.i3d:load_i3d",
+    "vlm": "longgen.metrics.backends.vlm:load_vlm",
     "dense_captioner": "longgen.metrics.backends.outside:only_callable",
     "interpolator": "longgen.metrics.backends.outside:only_callable",
 }

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longgen.metrics.backends import hub
-from longgen.metrics.backends.pixels import CLIP, IMAGENET, short_side_crop
+from longgen.metrics.backends.pixels import (
+    CLIP,
+    IMAGENET,
+    centre_crop,
+    normalise,
+    resize,
+    short_side,
+    short_side_crop,
+    to_tensor,
+)
 
 Frame = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -76,8 +85,34 @@ def load_dino(spec: str, device: str = "cpu") -> Dino:
             )
             return Dino(ViTModel(config, add_pooling_layer=False), spec, False, device)
     folder, name = hub.folder_of("dino", spec)
-    model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=None)
+    model = AutoModel.from_pretrained(folder, local_files_only=True)
     return Dino(model, name, spec.startswith("hf:facebook/dino-vitb16"), device)
+
+
+class Dinov2(Dino):
+    """CLS token of DINOv2 as VBench-Long and STREAM take it: short side 256 (bicubic), centre crop 224."""
+
+    @torch.inference_mode()
+    def __call__(self, frame: Frame) -> Vector:
+        x = to_tensor(frame)
+        x = resize(x, short_side(x.shape[1], x.shape[2], self.side * 8 // 7), "bicubic")
+        hidden = self.model(pixel_values=normalise(centre_crop(x, self.side), IMAGENET)[None].to(self.device))
+        return np.asarray(hidden.last_hidden_state[0, 0].float().cpu(), dtype=np.float32)
+
+
+def load_dinov2(spec: str, device: str = "cpu") -> Dinov2:
+    """Role `dinov2`: facebook/dinov2-base for VBench-Long, dinov2-small for STREAM."""
+    from transformers import AutoModel, Dinov2Config, Dinov2Model
+
+    seed = hub.seed_of(spec)
+    if seed is not None:
+        with hub.seeded(seed):
+            config = Dinov2Config(
+                hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+            )
+            return Dinov2(Dinov2Model(config), spec, False, device)
+    folder, name = hub.folder_of("dinov2", spec)
+    return Dinov2(AutoModel.from_pretrained(folder, local_files_only=True), name, True, device)
 
 
 def load_clip_b32(spec: str, device: str = "cpu") -> Clip:
