@@ -8,4 +8,5 @@ BENCHES: dict[str, str] = {
     "quality": "longgen.bench.quality:run",
     "speed": "longgen.bench.speed:run",
     "oracle": "longgen.bench.oracle:run",
+    "story": "longgen.bench.story:run",
 }
