@@ -175,7 +175,7 @@ def run(rows: Rows, native: int = 9, frames: int = 36, steps: int = 50, rho: flo
         made = compose(text, settings).fit(info(native))
         m = push(made, frames, native, steps, rho)
         lags = by_lag(m @ m.T)
-        told = "".join(f" {k}={v}" for k, v in settings.items())
+        told = "".join(f" ({k.partition('.')[2]} {v})" for k, v in settings.items())
         rows.add(
             {"method": text + told, "native": native, "frames": frames, "steps": steps, "rho": rho},
             {"covariance": lags, "gap": [c - rho**k for k, c in enumerate(lags)]},

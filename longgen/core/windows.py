@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -160,6 +161,7 @@ def looped_starts(frames: int, sized: Sizes, step: int) -> list[int]:
     return [(i * sized.stride - shift) % frames for i in range(-(-frames // sized.stride))]
 
 
+@lru_cache(maxsize=256)
 def band(frames: int, width: int, border: Literal["cut", "shift"]) -> tuple[tuple[int, int], ...]:
     """Key spans [a, b) of a local band of `width` frames about each of T query frames.
 

@@ -6,6 +6,7 @@ Knows the noise of a video and the self-attention of one layer. Does not know lo
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ def spans(frames: int, window: int, stride: int, tail: str = "grid") -> list[tup
     return [*full, (full[-1][0] + stride if tail == "grid" else frames - window, frames)]
 
 
+@lru_cache(maxsize=64)
+def pyramids(windows: tuple[tuple[int, int], ...], frames: int) -> list[Tensor]:
+    """w_j(i)/Σ_j w_j(i) for each window, fp32: its share of each of its frames."""
+    bodies = [tuple(range(a, b)) for a, b in windows]
+    return shares(bodies, [window_weights("pyramid", len(b), 0) for b in bodies], frames)
+
+
 def window_attention(
     q: Tensor, k: Tensor, v: Tensor, windows: list[tuple[int, int]], tokens: int, attend: Attend
 ) -> Tensor:
@@ -43,8 +51,7 @@ def window_attention(
     """
     q, k, v = (x.unflatten(1, (-1, tokens)) for x in (q, k, v))  # [B, T, P, N, D]
     frames = q.shape[1]
-    bodies = [tuple(range(a, b)) for a, b in windows]
-    weights = shares(bodies, [window_weights("pyramid", len(b), 0) for b in bodies], frames)
+    weights = pyramids(tuple(windows), frames)
     out = torch.zeros(q.shape, dtype=torch.promote_types(v.dtype, torch.float32), device=q.device)
     length, step = windows[0][1], windows[1][0] if len(windows) > 1 else 1
     n = sum(w == (i * step, i * step + length) for i, w in enumerate(windows))  # all, or all but the tail
