@@ -1,0 +1,45 @@
+"""Docs agree with the recorded rows, and rows with the commands that make them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from longgen.bench import BENCHES
+from longgen.bench.rows import RESULTS, Rows
+from longgen.bench.tables import MARK, TABLES, filled
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_tables_come_from_rows(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert filled(text, RESULTS) == text, "run `longgen bench tables`"
+
+
+def test_every_named_table_exists() -> None:
+    named = {found["name"] for page in PAGES for found in MARK.finditer(page.read_text(encoding="utf-8"))}
+    assert named <= set(TABLES)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.jsonl")), ids=lambda p: p.stem)
+def test_rows_say_how_to_measure_them_again(path: Path) -> None:
+    environments = json.loads((RESULTS / "environments.json").read_text())
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        assert row["commit"] and row["date"] and row["env"] in environments
+        assert row["command"].startswith("longgen bench ") and row["command"].split()[2] in BENCHES
+
+
+def test_a_row_measured_again_replaces_the_old_one(tmp_path: Path) -> None:
+    rows = Rows("speed", tmp_path)
+    rows.add({"method": "direct", "frames": 33}, {"seconds": 1.23456789})
+    rows.add({"method": "windows", "frames": 33}, {"seconds": 2.0})
+    rows.add({"method": "direct", "frames": 33}, {"seconds": 3.0})
+    again = Rows("speed", tmp_path)
+    assert [r["seconds"] for r in again.rows.values()] == [3.0, 2.0]
+    assert again.has(method="direct", frames=33) and not again.has(method="direct", frames=65)
