@@ -159,6 +159,15 @@ class PipelineModel:
         return origin.name if origin.parent.name == "snapshots" else None
 
     @property
+    def experts(self) -> list[Any]:
+        """The transformers, high noise first."""
+        return load_options.transformers(self.pipe)
+
+    def encode(self, text: str) -> Tensor:
+        """[1, L, D] in the transformer's dtype, padded as the family's pipeline pads."""
+        raise NotImplementedError
+
+    @property
     def train_steps(self) -> int:
         return int(self.pipe.scheduler.config.num_train_timesteps)
 

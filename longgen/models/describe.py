@@ -25,6 +25,7 @@ from longgen.types import ModelInfo
 EMBEDDED = {"shapes": "shapes"}  # name → folder of the assets
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]  # never pickles, never code
+WITHOUT_CONFIG = {"tokenizer", "tokenizer_2", "feature_extractor", "image_processor"}
 KNOWN = Path(__file__).with_name("known.json")
 # Keys of longgen.json → the types that their values may have.
 OVERRIDES: dict[str, tuple[type, ...]] = {
@@ -119,7 +120,7 @@ def read_folder(path: Path, id: str | None = None) -> Files:
         if isinstance(entry, list) and len(entry) == 2 and entry[1]:
             names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
             file = path / component / names.get(component, "config.json")
-            if file.is_file() or component in {"transformer", "vae", "scheduler"}:
+            if file.is_file() or component not in WITHOUT_CONFIG:
                 configs[component] = read_json(file)
     return Files(id or str(path), index, configs, read_overrides(path))
 
@@ -188,6 +189,6 @@ def catalogue() -> list[ModelInfo]:
 def check_weights(path: Path, files: Files, variant: str | None = None) -> None:
     """BadInput for missing, truncated or pickled weights of any component. Reads headers only."""
     for component in files.configs:
-        if component not in {"scheduler", "tokenizer", "feature_extractor", "image_processor"}:
+        if component not in WITHOUT_CONFIG | {"scheduler"}:
             for _ in headers(path / component, variant):
                 pass

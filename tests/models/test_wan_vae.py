@@ -65,15 +65,15 @@ def test_rechunk_keeps_order_and_gives_one_first(size):
     assert list(rechunk([], size)) == []
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3])
 @pytest.mark.parametrize("version", VAES)
-def test_spatial_tiles_with_time_outermost(version, chunk):
+def test_spatial_tiles_with_time_outermost(version):
     """The VAE's own tiled decode keeps all frames of all tiles; the stream gives the same frames."""
     vae = tiny.vae(version)
-    vae.enable_tiling(64, 64, 48, 32)
-    z = torch.randn(1, 4, 6, 10, 9, generator=torch.Generator().manual_seed(0))
+    side = 4 * vae.spatial_compression_ratio  # tiles of 4×4 latents, 3 rows down and 2 columns across apart
+    vae.enable_tiling(side, side, side * 3 // 4, side // 2)
+    z = torch.randn(1, 4, 4, 6, 5, generator=torch.Generator().manual_seed(0))
     want = whole(vae, z)
-    got = torch.cat(list(stream_decode(vae, [z], chunk)))
+    got = torch.cat(list(stream_decode(vae, [z], 2)))
     assert got.shape == want.shape and (got - want).abs().max() < 1e-5
     vae.use_tiling = False
     assert (whole(vae, z) - want).abs().max() > 1e-4  # tiling did take place
@@ -97,4 +97,4 @@ def test_the_counter_sees_growth():
 
 @pytest.mark.parametrize("version", VAES)
 def test_memory_does_not_grow_with_length(version):
-    assert peak(VAES[version], 1025, 2) <= 1.1 * peak(VAES[version], 129, 2)
+    assert peak(VAES[version], 1025, 4) <= 1.1 * peak(VAES[version], 129, 4)

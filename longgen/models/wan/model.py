@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers import WanPipeline
 from torch import Tensor
 
 from longgen.models.common import PipelineModel, files_of, load_pipeline
-from longgen.models.options import transformers
 from longgen.models.wan.denoiser import WanDenoiser
 from longgen.models.wan.info import describe
 from longgen.models.wan.vae import stream_decode
@@ -30,15 +29,6 @@ class WanModel(PipelineModel):
     def from_pipeline(cls, pipe: Any) -> WanModel:
         return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
 
-    @property
-    def experts(self) -> list[WanTransformer3DModel]:
-        """The transformers, high noise first."""
-        return transformers(self.pipe)
-
-    @property
-    def expand_timesteps(self) -> bool:
-        return bool(self.pipe.config.expand_timesteps)
-
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:
         """[1, L, D] in the transformer's dtype."""
@@ -48,7 +38,7 @@ class WanModel(PipelineModel):
         return embeds.to(self.dtype)
 
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> WanDenoiser:
-        return WanDenoiser(self, conditions, grid, steps)
+        return WanDenoiser(self, conditions, steps)
 
     def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
         """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""

@@ -1,8 +1,5 @@
 """Patches on a Wan transformer: attention processors and rotary tables change, modules never do.
 
-`Stage` travels beside the forward, because blocks hand their processors no call geometry. Each row of the batch is one
-job with its own site, so hooks see single videos [1, S, N, D] whatever the batch.
-
 Knows WanTransformer3DModel's processors and rope buffers. Does not know guidance, schedules or solvers.
 """
 
@@ -18,20 +15,8 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import _get_qkv_projections
 from torch import Tensor
 
-from longgen.attention import merge
-from longgen.models.texts import TextPlan
-from longgen.types import Attend, Dense, Patch, Site
-
-Part = tuple[Tensor, Tensor]
-
-
-@dataclass
-class Stage:
-    """The forward in progress: one site (of layer 0) and one text plan per batch row. Filled by the denoiser."""
-
-    attend: Attend
-    sites: tuple[Site, ...] = ()
-    texts: tuple[TextPlan, ...] = ()
+from longgen.models.patching import Part, Stage, text_attention, video_attention
+from longgen.types import Patch
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -68,15 +53,21 @@ def _retimed(base: Tensor, temporal: Tensor, tokens: int) -> Tensor:
 
 
 @dataclass
-class SelfProcessor:
-    """Stands in for WanAttnProcessor in `attn1` of one block."""
+class Processor:
+    """What stands in for WanAttnProcessor in one block."""
 
     stage: Stage
     patch: Patch
     layer: int
-    theta: Tensor
     _attention_backend: Any = None
     _parallel_config: Any = None
+
+
+@dataclass
+class SelfProcessor(Processor):
+    """For `attn1`."""
+
+    theta: Tensor = field(kw_only=True)
 
     def __call__(
         self,
@@ -87,35 +78,19 @@ class SelfProcessor:
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         assert rotary_emb is not None
-        q, k, v = heads(attn, hidden_states, hidden_states)  # [B, S, N, D]
-        rows = [
-            self._row(replace(site, layer=self.layer), q[b : b + 1], k[b : b + 1], v[b : b + 1], rotary_emb)
-            for b, site in enumerate(self.stage.sites)
-        ]
+        q, k, v = heads(attn, hidden_states, None)  # [B, S, N, D]
+        rows = []
+        for site, qb, kb, vb in zip(self.stage.sites, q.split(1), k.split(1), v.split(1), strict=True):
+            rotate, here = rotation(rotary_emb, site.tokens, self.theta), replace(site, layer=self.layer)
+            rows.append(video_attention(self.patch, here, qb, kb, vb, rotate, self.stage.attend))
         return project_out(attn, torch.cat(rows), q.dtype)
-
-    def _row(self, site: Site, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        patch, attend = self.patch, self.stage.attend
-        rotate = rotation(rotary, site.tokens, self.theta)
-        if patch.kv is not None:
-            k, v = patch.kv(site, k, v)
-        if patch.logits is not None:
-            attend = patch.logits(site, attend)
-        if patch.attention is not None:
-            return patch.attention(site, q, k, v, rotate, attend)
-        return attend(rotate(q), rotate(k), v, Dense())[0]
 
 
 @dataclass
-class CrossProcessor:
-    """Stands in for WanAttnProcessor in `attn2` of one block; hands plain rows to the processor that it replaced."""
+class CrossProcessor(Processor):
+    """For `attn2`; hands plain rows to the processor that it replaced."""
 
-    stage: Stage
-    patch: Patch
-    layer: int
-    inner: Any
-    _attention_backend: Any = None
-    _parallel_config: Any = None
+    inner: Any = field(kw_only=True)
 
     def __call__(
         self,
@@ -125,52 +100,22 @@ class CrossProcessor:
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        if self.patch.cross is None and all(text.plain for text in self.stage.texts):
+        if self.patch.cross is None and self.stage.plain:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        assert encoder_hidden_states is not None
         q, k, v = heads(attn, hidden_states, encoder_hidden_states)
         rows = []
         for b, (site, text) in enumerate(zip(self.stage.sites, self.stage.texts, strict=True)):
-            used = text.tokens.shape[1]  # rows with fewer texts are padded to the longest
-            row = replace(site, layer=self.layer)
-            rows.append(self._row(row, text, q[b : b + 1], k[b : b + 1, :used], v[b : b + 1, :used]))
+            used = text.tokens.shape[1]  # rows with fewer texts were padded to the longest
+            here, mine = replace(site, layer=self.layer), slice(b, b + 1)
+            rows.append(
+                text_attention(self.patch, here, text, q[mine], k[mine, :used], v[mine, :used], self.stage.attend)
+            )
         return project_out(attn, torch.cat(rows), q.dtype)
 
-    def _row(self, site: Site, text: TextPlan, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        ks, vs = k.chunk(text.count, dim=1), v.chunk(text.count, dim=1)
-        if text.plain:
-            return self._attend(site, q, k, v)[0]
-        if text.penalties is not None:
-            # A penalty is constant over a text's tokens, so it acts on that part's log-sum-exp.
-            parts = [self._attend(site, q, kj, vj) for kj, vj in zip(ks, vs, strict=True)]
-            cost = text.penalties.to(q.device).repeat_interleave(site.tokens, dim=0)  # [S, m]
-            return merge([(out, lse - cost[:, j]) for j, (out, lse) in enumerate(parts)])[0].type_as(q)
-        out = torch.empty_like(q)
-        index = torch.tensor(text.at(site.layer, site.layers), device=q.device)  # [T]
-        split = q.unflatten(1, (-1, site.tokens))  # [1, T, P, N, D]
-        for j, (kj, vj) in enumerate(zip(ks, vs, strict=True)):
-            mine = (index == j).nonzero().flatten()
-            if len(mine):
-                part = self._attend(subset(site, mine), split[:, mine].flatten(1, 2), kj, vj)[0]
-                out.unflatten(1, (-1, site.tokens))[:, mine] = part.unflatten(1, (-1, site.tokens))
-        return out
 
-    def _attend(self, site: Site, q: Tensor, k: Tensor, v: Tensor) -> Part:
-        if self.patch.cross is not None:
-            return self.patch.cross(site, q, k, v, self.stage.attend)
-        return self.stage.attend(q, k, v, Dense())
-
-
-def subset(site: Site, index: Tensor) -> Site:
-    """The site of some of its latents [n]."""
-    level = site.level if site.level.uniform else site.level[index.cpu()]
-    frames = tuple(site.frames[i] for i in index.tolist())
-    return replace(site, level=level, frames=frames, grid=(len(frames), *site.grid[1:]))
-
-
-def heads(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of `hidden` [B, S, C], keys and values of `context`, normed and split: [B, ·, N, D]."""
-    q, k, v = _get_qkv_projections(attn, hidden, None if context is hidden else context)
+def heads(attn: Any, hidden: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of `hidden` [B, S, C], keys and values of `context` or of itself, normed and split: [B, ·, N, D]."""
+    q, k, v = _get_qkv_projections(attn, hidden, context)
     q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_q(q), attn.norm_k(k), v))
     return q, k, v
 
@@ -184,12 +129,12 @@ def project_out(attn: Any, out: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @dataclass
-class Installed:
-    """A patch on one transformer, put on by `installed` and taken off with the very objects that were there."""
+class Tables:
+    """A transformer's rotary tables under a patch; its own ones come back as the very same objects."""
 
     transformer: WanTransformer3DModel
     patch: Patch
-    tables: dict[int, Part] = field(default_factory=dict)
+    built: dict[int, Part] = field(default_factory=dict)
     own: Part = field(init=False)
     theta: Tensor = field(init=False)
 
@@ -200,12 +145,15 @@ class Installed:
         self.theta = theta if self.patch.freqs is None else self.patch.freqs(theta)
 
     def place(self, frames: int) -> None:
-        """Sets the rotary tables for calls of `frames` latents (a positions patch may depend on the length)."""
+        """Sets the tables for calls of `frames` latents (a positions patch may depend on the length)."""
         if self.patch.freqs is None and self.patch.positions is None:
             return
-        if frames not in self.tables:
-            self.tables[frames] = self._build(frames)
-        self._set(self.tables[frames])
+        if frames not in self.built:
+            self.built[frames] = self._build(frames)
+        self._set(self.built[frames])
+
+    def restore(self) -> None:
+        self._set(self.own)
 
     def _build(self, frames: int) -> Part:
         positions = torch.arange(frames, dtype=torch.float64)
@@ -222,21 +170,21 @@ class Installed:
 
 
 @contextmanager
-def installed(transformer: WanTransformer3DModel, patch: Patch, stage: Stage, attention: bool) -> Iterator[Installed]:
+def installed(transformer: WanTransformer3DModel, patch: Patch, stage: Stage, attention: bool) -> Iterator[Tables]:
     """Puts processors in place and takes them off again, whatever happens inside.
 
     Args:
         attention: whether self-attention gets its processor too; without it only text attention does.
     """
-    state = Installed(transformer, patch)
+    tables = Tables(transformer, patch)
     kept = [(block.attn1.processor, block.attn2.processor) for block in transformer.blocks]
     try:
         for layer, block in enumerate(transformer.blocks):
             if attention:
-                block.attn1.processor = SelfProcessor(stage, patch, layer, state.theta)
-            block.attn2.processor = CrossProcessor(stage, patch, layer, block.attn2.processor)
-        yield state
+                block.attn1.processor = SelfProcessor(stage, patch, layer, theta=tables.theta)
+            block.attn2.processor = CrossProcessor(stage, patch, layer, inner=block.attn2.processor)
+        yield tables
     finally:
         for block, (own, cross) in zip(transformer.blocks, kept, strict=True):
             block.attn1.processor, block.attn2.processor = own, cross
-        state._set(state.own)
+        tables.restore()

@@ -1,0 +1,93 @@
+"""What attention processors of all families share: the stage that tells them where they are, and how hooks are applied.
+
+Blocks hand their processors no call geometry, so it travels beside the forward in a `Stage`. Hooks see single videos,
+[1, S, N, D], whatever the batch. Knows tensors and patches; does not know diffusers' classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from longgen.attention import merge
+from longgen.models.texts import TextPlan
+from longgen.types import Attend, Dense, Patch, Rotate, Site
+
+Part = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Stage:
+    """The forward in progress: one site (of layer 0) and one text plan per batch row. Filled by the denoiser."""
+
+    attend: Attend
+    sites: tuple[Site, ...] = ()
+    texts: tuple[TextPlan, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """Every row has one text for all its latents."""
+        return all(text.plain for text in self.texts)
+
+
+def video_attention(
+    patch: Patch,
+    site: Site,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotate: Rotate,
+    attend: Attend,
+    joint: Callable[[Attend], Attend] | None = None,
+) -> Tensor:
+    """Attention among video tokens under a patch: kv → logits → route, or dense. q, k, v [1, S, N, D] before rotation.
+
+    In a joint model `joint` adds the text keys to an attend. It comes after the logits hook, which thus weighs pairs of
+    video tokens alone, and before the route, whose every query sees the text.
+    """
+    if patch.kv is not None:
+        k, v = patch.kv(site, k, v)
+    if patch.logits is not None:
+        attend = patch.logits(site, attend)
+    if joint is not None:
+        attend = joint(attend)
+    if patch.attention is not None:
+        return patch.attention(site, q, k, v, rotate, attend)
+    return attend(rotate(q), rotate(k), v, Dense())[0]
+
+
+def text_attention(patch: Patch, site: Site, text: TextPlan, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
+    """Video queries [1, S, N, D] on the text keys [1, m·L, N, D] of m texts, each latent on those it may see."""
+
+    def part(at: Site, queries: Tensor, keys: Tensor, values: Tensor) -> Part:
+        if patch.cross is not None:
+            return patch.cross(at, queries, keys, values, attend)
+        return attend(queries, keys, values, Dense())
+
+    if text.plain:
+        return part(site, q, k, v)[0]
+    segments = list(zip(k.chunk(text.count, dim=1), v.chunk(text.count, dim=1), strict=True))
+    if text.penalties is not None:
+        # A penalty is constant over a text's tokens, so it acts on that part's log-sum-exp.
+        cost = text.penalties.to(q.device).repeat_interleave(site.tokens, dim=0)  # [S, m]
+        parts = [part(site, q, keys, values) for keys, values in segments]
+        return merge([(out, lse - cost[:, j]) for j, (out, lse) in enumerate(parts)])[0].type_as(q)
+    out = torch.empty_like(q)
+    index = torch.tensor(text.at(site.layer, site.layers), device=q.device)  # [T]
+    by_latent, mixed = q.unflatten(1, (-1, site.tokens)), out.unflatten(1, (-1, site.tokens))  # [1, T, P, N, D]
+    for j, (keys, values) in enumerate(segments):
+        mine = (index == j).nonzero().flatten()
+        if len(mine):
+            seen = part(subset(site, mine), by_latent[:, mine].flatten(1, 2), keys, values)[0]
+            mixed[:, mine] = seen.unflatten(1, (-1, site.tokens))
+    return out
+
+
+def subset(site: Site, index: Tensor) -> Site:
+    """The site of some of its latents [n]."""
+    level = site.level if site.level.uniform else site.level[index.cpu()]
+    frames = tuple(site.frames[i] for i in index.tolist())
+    return replace(site, level=level, frames=frames, grid=(len(frames), *site.grid[1:]))
