@@ -80,7 +80,7 @@ class Tale:
 def tell(
     count: int, index: int, shot_frames: int, fps: float, transition: Literal["continue", "cut", "blend"] = "continue"
 ) -> Tale:
-    """Story `index`: a function of its arguments alone. Attributes change in turn, from another one in every second story."""
+    """Story `index`, a function of its arguments. Attributes change in turn, beginning elsewhere every second story."""
     draw = np.random.default_rng([count, index])
     specs = [Spec(*(str(draw.choice(words)) for words in (COLOUR_NAMES, SHAPES, MOTIONS, BACKGROUND_NAMES)))]
     for k in range(1, count):

@@ -1,0 +1,135 @@
+"""`longgen story` on a tiny random Wan model: same bits as `generate`, files beside the video, one shot again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models.tiny import save, wan
+from safetensors.torch import load_file
+from torch import Tensor
+
+import longgen
+from longgen.__main__ import main
+from longgen.media.read import open_video
+
+RED, BLUE, STAR = "a red circle moving left", "a blue square moving right", "a green star on black"
+STORY = f"""\
+version: 1
+defaults: {{method: windows, num_inference_steps: 2}}
+shots:
+  - {{id: one, prompt: {RED}, frames: 20}}
+  - {{id: two, prompt: {BLUE}, frames: 20, transition: blend, blend_frames: 4}}
+  - {{id: three, prompt: {STAR}, frames: 20, transition: cut}}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(wan("2.1"), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def told(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A story of three shots, written with everything that can lie beside it."""
+    folder = tmp_path_factory.mktemp("story")
+    (folder / "s.yaml").write_text(STORY)
+    extra = ["--save-latents", "--clips", "--storyboard"]
+    assert cli("story", folder / "s.yaml", "-m", model, "-o", folder / "v.mkv", *extra) == 0
+    return folder
+
+
+def cli(*words: Any) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    return int(left.value.code or 0)
+
+
+def latents(model: Path, prompt: str, schedule: str = "hold", frames: int = 33) -> Tensor:
+    options: dict[str, Any] = {"num_frames": frames, "method": "windows", "num_inference_steps": 2}
+    return longgen.generate(prompt, model=model, schedule=schedule, **options).latents
+
+
+def test_files_beside_the_video(told: Path) -> None:
+    facts = json.loads((told / "v.json").read_text())
+    assert len(open_video(told / "v.mkv")) == 60 and facts["shot_boundaries"] == [20, 40]
+    assert [s["transition"] for s in facts["timeline"]["shots"]] == ["continue", "blend", "cut"]
+    assert [len(open_video(told / "v.shots" / f"{name}.mkv")) for name in ("one", "two", "three")] == [20, 20, 20]
+    whole = np.stack(list(open_video(told / "v.mkv")))
+    assert np.array_equal(whole[20:40], np.stack(list(open_video(told / "v.shots" / "two.mkv"))))
+    assert BLUE in (told / "v.vtt").read_text() and "title=three" in (told / "v.chapters.txt").read_text()
+    assert (told / "v.png").stat().st_size > 1000
+
+
+def test_a_story_of_one_shot_is_generate(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"shots: [{{prompt: {RED}}}]")
+    common = ["-m", model, "--num-frames", 33, "--method", "windows", "--steps", 2, "--save-latents", "--seed", 5]
+    assert cli("story", tmp_path / "s.yaml", *common, "-o", tmp_path / "a.mkv") == 0
+    assert cli("generate", "-p", RED, *common, "-o", tmp_path / "b.mkv") == 0
+    a, b = (load_file(tmp_path / f"{name}.safetensors")["latents"] for name in "ab")
+    assert torch.equal(a, b) and (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+
+
+def test_schedules_of_equal_prompts_change_nothing_and_of_others_do(model: Path) -> None:
+    plain = latents(model, RED)
+    seen = [latents(model, f"{RED} | {BLUE}", "hold")]
+    for schedule in ("travel", "travel:spherical=true", "blend", "inject", "relay", "window"):
+        assert torch.equal(latents(model, f"{RED} | {RED}", schedule), plain)
+        told = latents(model, f"{RED} | {BLUE}", schedule)
+        assert all(not torch.equal(told, other) for other in seen), schedule
+        seen.append(told)
+
+
+def test_one_shot_again(model: Path, told: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w.mkv"
+    assert cli("story", told / "v.json", "--only", "two", "--seed", 9, "-o", out, "--save-latents") == 0
+    before, after = (load_file(p)["latents"] for p in (told / "v.safetensors", out.with_suffix(".safetensors")))
+    facts = json.loads(out.with_suffix(".json").read_text())
+    first, stop = facts["reroll"]["free_latents"]
+    same = [bool((before[:, :, i] == after[:, :, i]).all()) for i in range(before.shape[2])]
+    assert same == [not first <= i < stop for i in range(len(same))] and facts["reroll"]["latents_equal"]
+    old, new = (np.stack(list(open_video(p))) for p in (told / "v.mkv", out))
+    changed = [i for i in range(60) if not np.array_equal(old[i], new[i])]
+    assert [changed[0], changed[-1]] == facts["reroll"]["changed_frames"]
+    assert changed[0] == (first - 1) * 4 + 1, "frames before the shot's first latent are the same"
+    assert facts["reroll"]["frames_after"] == max(0, changed[-1] - (stop - 1) * 4)
+    assert [s["seed"] for s in facts["timeline"]["shots"]] == [None, 9, None]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["{told}/v.json", "--only", "twp", "--seed", "1"], "did you mean 'two'"),
+        (["{told}/v.json", "--only", "two"], "--only needs a new --seed"),
+        (["{told}/v.json", "--only", "two", "--seed", "1", "--method", "fifo"], "--only keeps the run's options"),
+        (["{told}/s.yaml", "--only", "two", "--seed", "1"], "--only takes the sidecar"),
+        (["{told}/s.yaml", "--schedule", "hald"], "did you mean 'hold'"),
+        (["{told}/s.yaml", "--schedule", "travel:lenght=3"], "did you mean 'length'"),
+        (["{told}/s.yaml", "--num-frames", "99"], "the shots last 60 frames"),
+        (["{told}/s.yaml", "--dialect", "mapp"], "did you mean 'map'"),
+        (["{told}/none.yaml"], "does not exist"),
+        (["--from", " "], "the text is empty"),
+        ([], "give a story file, or --from"),
+    ],
+)
+def test_bad_input_writes_nothing(
+    words: list[str], says: str, model: Path, told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [] if "--only" in words else ["-m", str(model)]
+    assert cli("story", *(w.format(told=told) for w in words), *chosen, "-o", tmp_path / "x.mp4") == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("longgen: error:") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_show_and_convert(model: Path, told: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("story", told / "s.yaml", "-m", model, "--show") == 0
+    assert "blend 4 frames" in capsys.readouterr().out
+    assert cli("story", "--from", f"{RED}. {BLUE}.", "-m", model, "--show", "--as", "bars") == 0
+    assert capsys.readouterr().out.strip() == f"{RED} | {BLUE}"
+    assert cli("schema", "story") == 0
+    assert "ShotSpec" in capsys.readouterr().out
