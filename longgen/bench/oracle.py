@@ -62,7 +62,7 @@ def denoiser(rho: float) -> Callable[[Sequence[Call]], list[Tensor]]:
     return lambda calls: [one(call) for call in calls]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Euler:
     """The first-order deterministic step."""
 

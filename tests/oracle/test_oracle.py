@@ -85,8 +85,8 @@ def test_direct_converges_to_the_truth() -> None:
 @pytest.mark.parametrize("lookahead", [True, False])
 def test_fifo_with_one_window_over_its_queue_converges_to_the_truth(lookahead: bool) -> None:
     """A path through levels of their own leads to the same law, if every call sees all latents."""
-    gaps = [gap(result("fifo", 8, 8, 8, window_latents=8, partitions=n, lookahead=lookahead)) for n in (4, 8, 16, 32)]
-    assert all(later < 0.65 * earlier for earlier, later in pairwise(gaps)) and gaps[-1] < 0.02
+    gaps = [gap(result("fifo", 8, 8, 8, window_latents=8, partitions=n, lookahead=lookahead)) for n in (4, 8, 16)]
+    assert all(later < 0.65 * earlier for earlier, later in pairwise(gaps)) and gaps[-1] < 0.04
 
 
 # --------------------------------------------------------------------------------------------------- dense references
