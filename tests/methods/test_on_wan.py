@@ -1,4 +1,4 @@
-"""Every registered method on a tiny random Wan, from request to final latents; hooks counted."""
+"""The queue, chunk, rotary and decay methods on tiny random Wan models of three kinds, through the real adapter."""
 
 from __future__ import annotations
 
@@ -7,96 +7,87 @@ from typing import Any
 
 import pytest
 import torch
-from models.tiny import save, wan
-from torch import Tensor
+from fakes import Bench, view_of
+from models import tiny
 
-from longgen import registry
-from longgen.api import Session
-from longgen.config import Request
-from longgen.runtime.plan import Plan
-from longgen.runtime.sample import Sampler, conditions
-from longgen.types import Final
+from longgen.methods.extend import Extend
+from longgen.methods.fifo import Fifo, Miga
+from longgen.methods.pi import Pi
+from longgen.methods.riflex import Riflex
+from longgen.methods.ultravico import UltraViCo
+from longgen.models import wan
+from longgen.types import LatentGrid, Patch
 
-STEPS = 6
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """Tiny Wan2.1 with a native length of 17 frames, 5 latents."""
-    return Session(save(wan("2.1"), tmp_path_factory.mktemp("model") / "tiny"))
+KINDS = ["2.1", "a14b", "ti2v"]
 
 
-def composition(name: str) -> str:
-    """The method beside the loop that it is made for."""
-    slots = registry.method(name).info.slots
-    if "kv" in slots:
-        return f"windows,{name}"
-    return f"extend,{name}" if "stabilise" in slots else name
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest) -> Any:
+    return wan.from_pipeline(tiny.wan(request.param))
 
 
-def sampled(session: Session, method: str, frames: int, **options: Any) -> tuple[Tensor, Sampler, Plan]:
-    request = Request(
-        prompt="a red circle moving left", method=method, num_frames=frames, num_inference_steps=STEPS, **options
-    )
-    plan = session.plan(request)
-    sampler = Sampler(plan, session.model, conditions(plan))
-    finals = [e for progress in sampler.run() for e in progress.events if isinstance(e, Final)]
-    assert [f.start for f in finals] == [0, *(f.stop for f in finals[:-1])]
-    return torch.cat([f.x for f in finals], 2), sampler, plan
+def on(model: Any, frames: int, steps: int = 4) -> Bench:
+    """A loop's bench whose denoiser is the model."""
+    info = model.info
+    grid = LatentGrid(frames, info.channels, 4, 6, info.stride, info.patch)
+    schedule = model.solver("euler", steps, None).schedule
+    return Bench(tiny.denoiser(model, frames, steps).denoise, info, grid, schedule)
 
 
-def checked(session: Session, name: str, frames: int) -> None:
-    x, sampler, plan = sampled(session, composition(name), frames, guidance_scale=1.0)
-    assert x.shape == plan.grid.shape and x.isfinite().all()
-    if plan.composition.wrapper:  # later rounds start below the first level
-        assert 0 < sampler.forwards <= plan.cost.calls
-    else:
-        assert sampler.forwards == plan.cost.calls, "the plan states the calls that are made"
+def test_decay_of_one_is_plain_attention(model: Any) -> None:
+    frames = 9
+    denoiser, call = tiny.denoiser(model, frames), tiny.call(model, frames=range(frames))
+    view = replace(view_of(model.info, frames), native=3)
+    short = UltraViCo(alpha=1.0, first_frame=False).fit(model.info).patch(view)
+    decayed = UltraViCo(alpha=0.5).fit(model.info).patch(view)
+    want = denoiser.denoise(call)
+    with denoiser.patched(short):
+        same = denoiser.denoise(call)
+    with denoiser.patched(decayed):
+        other = denoiser.denoise(call)
+    assert (same - want).abs().max() < 1e-4 < 1e-3 < (other - want).abs().max()
+    assert torch.equal(denoiser.denoise(call), want)
 
 
-@pytest.mark.parametrize("name", registry.METHODS)
-def test_every_method_runs(session: Session, name: str) -> None:
-    """At the native length and at a length that is no multiple of anything."""
-    for frames in (17, 42):
-        checked(session, name, frames)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("frames", [33, 51, 90, 129, 257])
-@pytest.mark.parametrize("name", registry.METHODS)
-def test_every_method_runs_at_every_length(session: Session, name: str, frames: int) -> None:
-    checked(session, name, frames)
-
-
-@pytest.mark.parametrize("name", [n for n in registry.METHODS if "route" in registry.method(n).info.slots])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_hooks_run_once_per_layer_branch_and_call(session: Session, name: str, guidance: float) -> None:
-    request = Request(prompt="a red circle", method=name, num_frames=42, num_inference_steps=2, guidance_scale=guidance)
-    plan = session.plan(request)
-    sampler = Sampler(plan, session.model, conditions(plan))
-    whole = plan.composition.patch(sampler._view())
-    assert whole.attention is not None
-    hook, seen = whole.attention, list[tuple[int, str, int]]()
-
-    def counted(site: Any, *args: Any) -> Tensor:
-        seen.append((site.layer, site.branch, site.step))
-        return hook(site, *args)
-
-    with sampler.denoiser.patched(replace(whole, attention=counted)), torch.no_grad():
-        ctx = sampler._context()
-        state = plan.composition.loop.init(ctx)
-        while not state.done:
-            state, _ = plan.composition.loop.step(ctx, state)
-    branches = {"cond"} if guidance == 1 else {"cond", "uncond"}
-    assert len(seen) == len(set(seen)) == plan.info.layers * len(branches) * plan.cost.calls
-    assert {branch for _, branch, _ in seen} == branches
+def test_frequencies_of_pi_and_riflex(model: Any) -> None:
+    frames = 9
+    denoiser, call = tiny.denoiser(model, frames), tiny.call(model, frames=range(frames))
+    view = replace(view_of(model.info, frames), native=3)
+    outcomes = []
+    for patch in (Pi().patch(view), Patch(positions=lambda p: p * 3 / frames), Riflex(k=1).patch(view), Patch()):
+        with denoiser.patched(patch):
+            outcomes.append(denoiser.denoise(call))
+    squeezed, reference, slower, plain = outcomes
+    assert (squeezed - reference).abs().max() < 1e-5
+    assert (slower - plain).abs().max() > 1e-4 and (slower - squeezed).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in registry.METHODS if {"route", "logits"} & set(registry.method(n).info.slots)]
+    "method", [Fifo(window_latents=3, partitions=1), Miga(window_latents=3, group=2, partitions=3)]
 )
-def test_attention_methods_differ_from_direct_beyond_native_length_only(session: Session, name: str) -> None:
-    part = f"{name}.{'route' if 'route' in registry.method(name).info.slots else 'logits'}"
-    for frames, equal in ((17, True), (65, False)):
-        ours, theirs = (sampled(session, m, frames, guidance_scale=1.0)[0] for m in (part, "direct"))
-        assert torch.equal(ours, theirs) == equal
+def test_queues_run_with_levels_of_their_own(model: Any, method: Fifo) -> None:
+    case = on(model, 5)
+    video, _ = case.run(method)
+    assert video.shape == (1, model.info.channels, 5, 4, 6) and video.isfinite().all()
+    assert any(not call.level.uniform for call in case.calls)
+
+
+def test_a_fed_queue_forgets_the_length(model: Any) -> None:
+    settings = {"window_latents": 2, "partitions": 1, "flush": False}
+    short, long = (on(model, frames).run(Fifo(**settings))[0] for frames in (2, 4))
+    assert (short - long[:, :, :2]).abs().max() < 1e-5
+
+
+def test_chunks_on_wan(model: Any) -> None:
+    video, _ = on(model, 7).run(Extend(window_latents=3, overlap_latents=1))
+    assert video.shape[2] == 7 and video.isfinite().all()
+    if "prefix_condition" in model.info.capabilities:
+        case = on(model, 5)
+        native, _ = case.run(Extend(window_latents=3, overlap_latents=1, condition="native"))
+        assert native.isfinite().all()
+        assert torch.equal(case.calls[-1].x[:, :, :1], native[:, :, 2:3])  # the prefix, shown clean
+
+
+def test_prefix_condition_is_known_of_the_kind_trained_for_it() -> None:
+    able = [kind for kind in KINDS if "prefix_condition" in wan.from_pipeline(tiny.wan(kind)).info.capabilities]
+    assert able == ["ti2v"]
