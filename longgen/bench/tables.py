@@ -1,4 +1,4 @@
-"""Docs tables out of recorded rows: what stands between `<!-- table: NAME -->` and `<!-- end -->` is written here alone.
+"""Docs tables out of recorded rows: what stands between `<!-- table: NAME -->` and `<!-- end -->` is written here.
 
 Knows rows and Markdown. A test fails when a page and the rows disagree.
 """

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from models.tiny import save, wan
 
 from longgen.__main__ import main
-from models.tiny import save, wan
 
 PROMPT = ["--prompt", "a red circle moving left"]
 
@@ -106,7 +106,9 @@ def test_prompt_files(refuse: Callable[..., str], model: Path, tmp_path: Path) -
     assert "does not exist" in refuse("generate", "--prompt-file", "none.txt", *run)
 
 
-def test_models_that_cannot_be(refuse: Callable[..., str], model: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_models_that_cannot_be(
+    refuse: Callable[..., str], model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     run = [*PROMPT, "-o", "x.mp4", "-m"]
     assert "did you mean 'shapes'" in refuse("generate", *run, "shaeps")
     assert "no such model folder" in refuse("generate", *run, "./nowhere")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.tiny import save, wan
 from safetensors.torch import load_file
 
 import longgen
 from longgen.__main__ import main
 from longgen.media.read import open_video
-from models.tiny import save, wan
 
 PROMPT = "a red circle moving left"
 
