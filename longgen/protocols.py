@@ -102,6 +102,7 @@ class Context:
         bank: key/value tensors that patches keep; the same object that the patches' view holds.
         start: first row of the schedule (> 0 for a restart on a partly noised latent).
         stabilise: (later chunk, first chunk) → the chunk matched to the first; None without a stabiliser.
+        cuts: first latents of shots entered by a hard cut, where continuity ends on purpose.
     """
 
     denoise: Callable[[Sequence[Call]], list[Tensor]]
@@ -116,6 +117,7 @@ class Context:
     bank: dict[str, Tensor] = field(default_factory=dict)
     start: int = 0
     stabilise: Callable[[Tensor, Tensor], Tensor] | None = None
+    cuts: tuple[int, ...] = ()
 
     @property
     def native(self) -> int:

@@ -101,7 +101,10 @@ class Extend(Method):
         """New latents are final; they and the prefix as it was are what the next chunk continues."""
         new, last = state.x[:, :, known:], state.extra["last"]
         chunk, first = state.extra["chunk"], state.extra["first"]
-        if chunk and ctx.stabilise is not None:
+        cut = max((c - a - known for c in ctx.cuts if 0 <= c - a - known < new.shape[2]), default=None)
+        if cut is not None and chunk:
+            first = new[:, :, cut:]  # a hard cut begins a new look, which nothing before it is matched to
+        elif chunk and ctx.stabilise is not None:
             new = ctx.stabilise(new, first)
         whole = torch.cat([last[:, :, last.shape[2] - known :], new], 2)
         extra = {**state.extra, "last": whole, "first": first if chunk else whole, "chunk": chunk + 1}

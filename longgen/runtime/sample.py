@@ -89,6 +89,7 @@ class Sampler:
             device=self.model.device,
             bank=self.bank,
             stabilise=_chained([m.stabilise for m in stabilisers]) if stabilisers else None,
+            cuts=cuts(plan.timeline, plan.grid.stride),
         )
 
     def noise(self, start: int, stop: int) -> Tensor:

@@ -110,8 +110,9 @@ def _refuse_bombs(text: str, source: str) -> None:
         at = f"{source}, line {event.start_mark.line + 1 if event.start_mark else 1}"
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise BadInput(f"{at}: aliases (&name, *name) are not allowed; write the text out")
-        if getattr(event, "tag", None):
-            raise BadInput(f"{at}: tags ({event.tag}) are not allowed; a story is plain text and numbers")
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise BadInput(f"{at}: tags ({tag}) are not allowed; a story is plain text and numbers")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise BadInput(f"{at}: nested more than {MAX_DEPTH} deep")

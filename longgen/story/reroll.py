@@ -36,9 +36,17 @@ class Kept:
     def __init__(self, clean: Tensor, noise: Tensor, free: Tensor) -> None:
         self.clean, self.noise, self.free = clean, noise, free
 
+    def may_change(self, frames: Sequence[int]) -> Tensor:
+        """[t] bool; what a queue feeds past the end of the video is free."""
+        return torch.tensor([i >= len(self.free) or bool(self.free[i]) for i in frames])
+
+    def of(self, whole: Tensor, frames: Sequence[int]) -> Tensor:
+        """Latents of `clean` or `noise` by absolute index; past the end anything, it is never used."""
+        return whole[:, :, [min(i, whole.shape[2] - 1) for i in frames]]
+
     def put(self, x: Tensor, frames: Sequence[int], kept: Tensor) -> Tensor:
         """x [1, C, t, H, W] of these absolute latents, with the kept ones replaced by those of `kept`."""
-        free = self.free[list(frames)].to(x.device)[None, None, :, None, None]
+        free = self.may_change(frames).to(x.device)[None, None, :, None, None]
         return torch.where(free, x, kept.to(x))
 
 
@@ -49,11 +57,10 @@ class KeptDenoiser:
         self.inner, self.kept, self.skip, self.info = inner, kept, skip, inner.info
 
     def denoise(self, call: Call) -> Tensor:
-        frames = list(call.frames)
-        clean = self.kept.clean[:, :, frames].to(call.x.device, torch.float32)
-        if self.skip and not bool(self.kept.free[frames].any()):
+        clean = self.kept.of(self.kept.clean, call.frames).to(call.x.device, torch.float32)
+        if self.skip and not bool(self.kept.may_change(call.frames).any()):
             return clean
-        noised = add_noise(clean, self.kept.noise[:, :, frames].to(clean), call.level)
+        noised = add_noise(clean, self.kept.of(self.kept.noise, call.frames).to(clean), call.level)
         x = self.kept.put(call.x, call.frames, noised)
         estimate = self.inner.denoise(Call(x, call.level, call.frames, call.key))
         return self.kept.put(estimate, call.frames, clean)
