@@ -21,6 +21,7 @@ METHODS: dict[str, str] = {
     "freelong": "longgen.methods.freelong:FreeLong",
     "freelongpp": "longgen.methods.freelongpp:FreeLongPP",
     "freenoise": "longgen.methods.freenoise:FreeNoise",
+    "freepca": "longgen.methods.freepca:FreePca",
     "lvsa": "longgen.methods.lvsa:Lvsa",
     "miga": "longgen.methods.fifo:Miga",
     "ntk": "longgen.methods.ntk:Ntk",
