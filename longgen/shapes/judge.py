@@ -133,7 +133,7 @@ def judge_reading(reading: Reading, prompt: str | Spec | None = None) -> Verdict
     path = fit(points, whole)
     tracks = _tracks(reading, points, whole)
     drift = {name: float(np.ptp(track, axis=0).max()) for name, track in tracks.items() if len(track)}
-    breaks, freeze, repeated = jumps(points), longest_freeze(points), repetition(points, path, whole)
+    breaks, freeze, repeated = jumps(points), longest_freeze(points), repetition(points, whole)
     kept = spec is not None and agreement.worst >= KEPT_SHARE and whole == MOTIONS.index(spec.motion)
     faults = [name for name, bad in _faults(reading, agreement, spec, whole, breaks, freeze, repeated).items() if bad]
     faults += [f"{name} drifts" for name, value in drift.items() if value > TOLERANCE[name]]

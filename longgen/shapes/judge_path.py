@@ -21,6 +21,12 @@ WINDOW = 17
 """Frames about each frame from which its local motion is read."""
 MIN_SPEED = SPEED_RANGE[0] / 3
 """Sides per frame below which an object stands still."""
+MAX_SPEED = SPEED_RANGE[1] * 2
+"""Sides per frame beyond which a heading is a jump, and says nothing about the class of motion."""
+MAX_SURGE = 1.6
+"""The same, as a multiple of the video's median speed."""
+MIN_READABLE = 0.4
+"""Share of headings that must be left to name a motion."""
 MIN_TURN = SPEED_RANGE[0] / ORBIT_RANGE[1] / 2
 """Radians per frame that part circling from drifting: half the slowest circling."""
 MIN_COHERENCE = 0.6
@@ -54,6 +60,10 @@ def local_motion(points: Array, window: int = WINDOW) -> Array:
     first = np.clip(np.arange(frames) - window // 2, 0, frames - window)
     heading = wrap(points[lag:] - points[:-lag]) / lag  # F - lag
     speed = np.hypot(*heading.T)
+    if np.isnan(speed).all():
+        return np.full(frames, -1)
+    heading[speed > min(MAX_SPEED, MAX_SURGE * np.nanmedian(speed))] = np.nan
+    speed = np.hypot(*heading.T)
     a, b = heading[:-lag], heading[lag:]
     cross, dot = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0], (a * b).sum(1)
     gross = np.hypot(cross, dot)
@@ -65,9 +75,10 @@ def local_motion(points: Array, window: int = WINDOW) -> Array:
         return np.asarray(sums[np.minimum(last, len(values))] - sums[np.minimum(first, len(values))])
 
     count = total(~np.isnan(speed) * 1.0, lag)
+    readable = count >= MIN_READABLE * (window - lag)
     net = np.stack([total(heading[:, 0], lag), total(heading[:, 1], lag)], 1)
     turns = np.stack([total(cross, 2 * lag), total(dot, 2 * lag), total(gross, 2 * lag)], 1)
-    return _classes(net, total(speed, lag), count, turns, lag)
+    return np.asarray(np.where(readable, _classes(net, total(speed, lag), count, turns, lag), -1))
 
 
 def _classes(net: Array, gross: Array, count: Array, turns: Array, lag: int) -> Array:
@@ -129,52 +140,56 @@ class Path:
     phase: float
 
 
-def fit(points: Array, motion: int) -> Path | None:
-    """The path through the points for a motion class, at frame 0 of `points`; None with under 3 points."""
+def fit(points: Array, motion: int, lag: int | None = None) -> Path | None:
+    """The path through the points for a motion class, at frame 0 of `points`; None with under 3 points.
+
+    Speed is the median over pairs of points `lag` apart, by default half of them: exact for a steady motion.
+    """
     seen = np.flatnonzero(~np.isnan(points[:, 0]))
     if motion < 0 or len(seen) < 3:
         return None
-    return _fit_circle(points, seen) if motion == CIRCLING else _fit_line(points, seen, motion)
+    lag = min(lag or len(seen), len(seen) // 2)
+    return _fit_circle(points, seen, lag) if motion == CIRCLING else _fit_line(points, seen, motion, lag)
 
 
-def _fit_line(points: Array, seen: Array, motion: int) -> Path:
+def _rate(values: Array, times: Array, lag: int) -> float:
+    """Median slope over pairs of samples `lag` apart."""
+    return float(np.median((values[lag:] - values[:-lag]) / (times[lag:] - times[:-lag])))
+
+
+def _fit_line(points: Array, seen: Array, motion: int, lag: int) -> Path:
     """Median step along the axis, and the median of where the steps lead back to: a few jumps do not matter."""
     along = 0 if DIRECTIONS[MOTIONS[motion]][0] else 1
     sign = DIRECTIONS[MOTIONS[motion]][along]
     unwrapped = points[seen[0]] + np.concatenate([[[0.0, 0.0]], np.cumsum(wrap(np.diff(points[seen], axis=0)), 0)])
-    half = len(seen) // 2
-    speed = float(
-        np.median(
-            (unwrapped[half:] - unwrapped[: len(seen) - half])[:, along] / (seen[half:] - seen[: len(seen) - half])
-        )
-    )
+    speed = _rate(unwrapped[:, along], seen, lag)
     start = np.median(unwrapped - speed * seen[:, None] * np.eye(2)[along], axis=0) % 1.0
     return Path(speed=speed * sign, x=float(start[0]), y=float(start[1]), orbit=0.0, phase=0.0)
 
 
-def _fit_circle(points: Array, seen: Array) -> Path:
+def _fit_circle(points: Array, seen: Array, lag: int) -> Path:
     """Algebraic least squares (Kasa) on the points unwrapped about the middle, then the median turn per frame."""
     p = 0.5 + wrap(points[seen] - 0.5)
     system = np.concatenate([2 * p, np.ones((len(p), 1))], 1)
     (x, y, c), *_ = np.linalg.lstsq(system, (p**2).sum(1), rcond=None)
     orbit = math.sqrt(max(c + x * x + y * y, 1e-12))
     angle = np.unwrap(np.arctan2(p[:, 1] - y, p[:, 0] - x))
-    half = len(seen) // 2
-    rate = float(np.median((angle[half:] - angle[: len(seen) - half]) / (seen[half:] - seen[: len(seen) - half])))
+    rate = _rate(angle, seen, lag)
     phase = float(np.median(angle - rate * seen)) % (2 * math.pi)
     return Path(speed=rate * orbit, x=float(x), y=float(y), orbit=orbit, phase=phase)
 
 
-def repetition(points: Array, path: Path | None, motion: int) -> float:
+def repetition(points: Array, motion: int) -> float:
     """Largest share of frames, over all lags, that return to an earlier place although the motion should not, 0-1.
 
-    At a lag where steady motion would itself return (within 0.012 sides) nothing can be said, and nothing is counted.
+    What the motion should do is read from short lags, which a loop leaves alone. At a lag where steady motion would
+    itself return (within 0.012 sides) nothing can be said, and nothing is counted.
     """
-    frames = len(points)
+    path = fit(points, motion, lag=2 * LAG)
     if path is None:
         return 0.0
     worst = 0.0
-    for lag in range(2, frames * 2 // 3):
+    for lag in range(2, len(points) * 2 // 3):
         if motion == CIRCLING:
             expected = 2 * path.orbit * abs(math.sin(lag * path.speed / path.orbit / 2))
         else:

@@ -105,7 +105,10 @@ class Scenes:
 def of(specs: Sequence[Spec], identities: Sequence[Identity]) -> Scenes:
     """Scenes of the given specs and identities, row by row."""
     words = torch.tensor([spec.indices for spec in specs])
-    values = {f.name: torch.tensor([getattr(one, f.name) for one in identities]) for f in fields(Identity)}
+    values = {
+        f.name: torch.tensor([getattr(one, f.name) for one in identities], dtype=torch.float32)
+        for f in fields(Identity)
+    }
     return Scenes(shape=words[:, 1], motion=words[:, 2], **values)
 
 

@@ -30,6 +30,11 @@ class Log:
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
 
+    def note(self, losses: list[float]) -> None:
+        """Add the mean of the losses since the last point to the curve."""
+        mean = sum(losses) / len(losses)
+        self.curve.append({"step": self.step, "seconds": round(self.seconds, 1), "loss": round(mean, 5)})
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that `path` is never half-written."""

@@ -195,7 +195,7 @@ def sample_times(count: int, generator: torch.Generator) -> Tensor:
     return SHIFT * t / (1 + (SHIFT - 1) * t)
 
 
-def flow_loss(model: Any, pool: Pool, table: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+def flow_loss(model: TextToVelocity, pool: Pool, table: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
     """Flow-matching loss on one random batch: velocity = noise - data, weighted up about the shape and at latent 0."""
     device = next(model.parameters()).device
     pick = torch.randint(len(pool), (BATCH,), generator=generator)
@@ -242,11 +242,12 @@ def train(state: Path, encoder: Encoder, budget: Budget, growth: Growth, seed: i
     pool = join([encoder.chunk(state, i) for i in range(grown)])
     clock = Clock(budget, log, warmup=200)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + log.step)
-    run: Any = torch.compile(model, dynamic=False) if compiled else model
-    running, saved = 0.0, log.seconds
+    if compiled:
+        model.transformer.compile_repeated_blocks(dynamic=False)
+    losses, saved = [], log.seconds
     while clock.progress < 1:
         set_rate(built, clock.rate())
-        loss = flow_loss(run, pool, table, generator)
+        loss = flow_loss(model, pool, table, generator)
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -254,11 +255,11 @@ def train(state: Path, encoder: Encoder, budget: Budget, growth: Growth, seed: i
             optimiser.step()
         average(ema, model, log.step, EMA_DECAY)
         clock.tick()
-        running += loss.item()
+        losses.append(loss.item())
         if log.step % 50 == 0:
-            log.curve.append({"step": log.step, "seconds": round(log.seconds, 1), "loss": round(running / 50, 5)})
-            logger.info("dit step %d, %.0f s, loss %.4f, pool %d", log.step, log.seconds, running / 50, len(pool))
-            running = 0.0
+            log.note(losses)
+            logger.info("dit step %d, %.0f s, loss %.4f, pool %d", *log.curve[-1].values(), len(pool))
+            losses = []
         if log.step % growth.every == 0 and grown < growth.most:
             pool = join([pool, encoder.chunk(state, grown)])
             grown += 1

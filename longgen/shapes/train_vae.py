@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanResample
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from longgen.shapes import render
@@ -201,16 +200,15 @@ def train(state: Path, budget: Budget, seed: int, device: torch.device, compiled
     generator = torch.Generator().manual_seed(seed * 1_000_003 + log.step)
     with whole_clips(vae):
         model: Any = torch.compile(Whole(vae), dynamic=False) if compiled else Whole(vae)
-        running, saved = 0.0, log.seconds
+        losses, saved = [], log.seconds
         while clock.progress < 1:
-            loss = _step(model, built, clock, generator, device)
+            losses.append(_step(model, built, clock, generator, device))
             average(ema, vae, log.step, EMA_DECAY)
             clock.tick()
-            running += loss
             if log.step % 50 == 0:
-                log.curve.append({"step": log.step, "seconds": round(log.seconds, 1), "loss": round(running / 50, 5)})
-                logger.info("vae step %d, %.0f s, loss %.4f", log.step, log.seconds, running / 50)
-                running = 0.0
+                log.note(losses)
+                logger.info("vae step %d, %.0f s, loss %.4f", *log.curve[-1].values())
+                losses = []
             if log.seconds - saved > 120 or clock.progress >= 1:
                 saved = log.seconds
                 parts = [o.state_dict() for o in built]
@@ -244,11 +242,3 @@ def _step(
     for optimiser in built:
         optimiser.step()
     return loss.item()
-
-
-@torch.no_grad()
-def round_trip_db(vae: AutoencoderKLWan, videos: Tensor) -> Tensor:
-    """PSNR in dB per frame, [B, F], of videos in 0-1 through the VAE's own encode and decode (posterior mean)."""
-    latent: DiagonalGaussianDistribution = vae.encode(videos * 2 - 1).latent_dist
-    back = vae.decode(latent.mode()).sample.float() / 2 + 0.5
-    return -10 * torch.log10((back.clamp(0, 1) - videos).square().mean((1, 3, 4)).clamp(min=1e-10)) / math.log10(10)
