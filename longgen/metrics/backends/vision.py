@@ -29,9 +29,9 @@ Vector = NDArray[np.float32]
 class Dino:
     """CLS token of a DINO or DINOv2 vision transformer; short side 224, bilinear, no crop, positions interpolated."""
 
-    def __init__(self, model: Any, name: str, comparable: bool, device: str = "cpu") -> None:
+    def __init__(self, model: Any, name: str, comparable: bool, device: str = "cpu", side: int = 224) -> None:
         self.model, self.id, self.comparable, self.device = model.eval().to(device), name, comparable, device
-        self.side = min(224, 14 * model.config.patch_size)
+        self.side = side
 
     @torch.inference_mode()
     def __call__(self, frame: Frame) -> Vector:
@@ -83,7 +83,7 @@ def load_dino(spec: str, device: str = "cpu") -> Dino:
             config = ViTConfig(
                 hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=64
             )
-            return Dino(ViTModel(config, add_pooling_layer=False), spec, False, device)
+            return Dino(ViTModel(config, add_pooling_layer=False), spec, False, device, side=64)
     folder, name = hub.folder_of("dino", spec)
     model = AutoModel.from_pretrained(folder, local_files_only=True)
     return Dino(model, name, spec.startswith("hf:facebook/dino-vitb16"), device)
@@ -110,7 +110,7 @@ def load_dinov2(spec: str, device: str = "cpu") -> Dinov2:
             config = Dinov2Config(
                 hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
             )
-            return Dinov2(Dinov2Model(config), spec, False, device)
+            return Dinov2(Dinov2Model(config), spec, False, device, side=28)
     folder, name = hub.folder_of("dinov2", spec)
     return Dinov2(AutoModel.from_pretrained(folder, local_files_only=True), name, True, device)
 
