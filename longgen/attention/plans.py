@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from longgen.errors import BadInput
-from longgen.types import Attend, Dense, FrameGather, FrameWindow, Plan, Union
+from longgen.types import Dense, FrameGather, FrameWindow, Plan, Union
 
 # kernel(q [B, Sq, N, D], k, v [B, Sk, N, D], scale) → out [B, Sq, N, D], lse [B, N, Sq]; `scale` multiplies 1/√D.
 Kernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
@@ -239,47 +239,3 @@ def _gathered(
         )  # [query frames, set·P, N, D]
         rows.append(_unbatch(*kernel(qb.unflatten(0, (len(sets), p)), keys, values, scale)))
     return torch.stack([o for o, _ in rows]), torch.stack([e for _, e in rows])
-
-
-# -------------------------------------------------------------------------------------------------------------- text
-
-
-def with_text(
-    attend: Attend, text_k: Tensor, text_v: Tensor, mask: Tensor | None = None, masked: Attend | None = None
-) -> Attend:
-    """An attend whose every query also sees the text, in one softmax with the video keys of its plan.
-
-    Args:
-        attend: serves the video part.
-        text_k, text_v: [B, L, N, D]; always visible, at scale 1 whatever the scale of the video part.
-        mask: [B, L], True where a text token is real; None means all of them.
-        masked: masked(q, k, v, mask) → (out, lse) for the text part; by default torch SDPA with a key mask.
-
-    Returns:
-        attend(q, k, v, plan, scale). Where q's batch is B·nW (windows flattened into the batch, B-major), the windows
-        of an entry all see that entry's text.
-
-    Raises:
-        BadInput: q's batch is no multiple of the text's.
-    """
-    batch = text_k.shape[0]
-
-    def text_part(q: Tensor) -> Part:
-        if mask is None:
-            return attend(q, text_k, text_v, Dense(), 1.0)
-        if masked is not None:
-            return masked(q, text_k, text_v, mask)
-        from longgen.attention.sdpa import masked as by_sdpa  # imported here: sdpa itself builds on this module
-
-        return by_sdpa(q, text_k, text_v, mask)
-
-    def joint(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float = 1.0) -> Part:
-        if q.shape[0] % batch:
-            raise BadInput(f"{q.shape[0]} batched windows cannot share the text of {batch} videos evenly")
-        windows, tokens = q.shape[0] // batch, q.shape[1]
-        out, lse = text_part(q.reshape(batch, windows * tokens, *q.shape[2:]))
-        out = out.reshape(q.shape)
-        lse = lse.unflatten(2, (windows, tokens)).transpose(1, 2).flatten(0, 1)  # [B, N, nW·s] → [B·nW, N, s]
-        return merge([attend(q, k, v, plan, scale), (out, lse)])
-
-    return joint

@@ -24,18 +24,18 @@ def sliding(frames: int, window: int, tokens: int) -> FrameWindow:
     return FrameWindow(tokens, tuple((s, s + window) for s in starts))
 
 
-def seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one call, finished on its device."""
+def seconds(call: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Wall time and processor time of one call, finished on its device. On CUDA both are the device's time."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
         end.record()
         torch.cuda.synchronize(device)
-        return start.elapsed_time(end) / 1e3
-    began = time.perf_counter()
+        return (start.elapsed_time(end) / 1e3,) * 2
+    began, used = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - used
 
 
 def measure(
@@ -61,8 +61,9 @@ def measure(
         repeats: interleaved pairs after one warm-up of each side.
 
     Returns:
-        Minimum and median seconds of both sides, the ratio of the minima, the median of the paired ratios, the ideal,
-        the share of it in percent (of both ratios), achieved TFLOP/s, and on CUDA the peak memory in bytes.
+        Minimum and median seconds of both sides, the ratio of the minima, the median of the paired ratios, the ratio of
+        processor times (which other programs on the machine disturb less), the ideal, the share of it in percent (of
+        the three ratios), achieved TFLOP/s, and on CUDA the peak memory in bytes.
     """
     where, frames = torch.device(device), multiple * window
     length, plan = frames * tokens, sliding(frames, window, tokens)
@@ -77,10 +78,11 @@ def measure(
         seconds(side, where)
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
-    times = [tuple(seconds(side, where) for side in sides) for _ in range(repeats)]
-    ours, theirs = ([t[i] for t in times] for i in range(2))
+    times = [[seconds(side, where) for side in sides] for _ in range(repeats)]
+    ours, theirs = ([t[i][0] for t in times] for i in range(2))
+    our_cpu, their_cpu = (min(t[i][1] for t in times) for i in range(2))
     ideal = length**2 / pairs(plan, length, length)
-    best, paired = min(theirs) / min(ours), statistics.median(b / a for a, b in times)
+    best, paired = min(theirs) / min(ours), statistics.median(b / a for a, b in zip(ours, theirs))
     return {
         "window_engine": windowed.name,
         "full_engine": whole.name,
@@ -90,9 +92,11 @@ def measure(
         "full_s_median": statistics.median(theirs),
         "ratio_min": best,
         "ratio_median": paired,
+        "ratio_cpu_time": their_cpu / our_cpu,
         "ideal": ideal,
         "percent_of_ideal": 100 * best / ideal,
         "percent_of_ideal_median": 100 * paired / ideal,
+        "percent_of_ideal_cpu_time": 100 * their_cpu / our_cpu / ideal,
         "window_tflops": flops(plan, length, length, heads, head_dim) / min(ours) / 1e12,
         "full_tflops": flops(Dense(), length, length, heads, head_dim) / min(theirs) / 1e12,
         "peak_bytes": torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
@@ -100,10 +104,24 @@ def measure(
     }
 
 
-def run(rows: Rows, multiples: Sequence[int] = (4, 8), tokens: int = 240, window: int = 21, **options: Any) -> None:
+def run(
+    rows: Rows,
+    multiples: Sequence[int] = (4, 8),
+    tokens: int = 240,
+    window: int = 21,
+    heads: int = 2,
+    head_dim: int = 64,
+    engine: str = "auto",
+    full: str = "auto",
+    device: str = "cpu",
+    dtype: str = "float32",
+    repeats: int = 5,
+) -> None:
     """Record windowed against full attention at each multiple that is not yet recorded; options as of `measure`."""
+    shape = {"tokens": tokens, "window": window, "heads": heads, "head_dim": head_dim}
     for multiple in multiples:
-        key = {"bench": "attention", "multiple": multiple, "tokens": tokens, "window": window}
-        key |= {name: str(value) for name, value in options.items() if name in {"engine", "full", "device", "dtype"}}
+        key = {"multiple": multiple, **shape, "engine": engine, "full": full, "device": device, "dtype": dtype}
         if not rows.has(**key):
-            rows.add(key, measure(multiple, tokens, window, **options))
+            kind = getattr(torch, dtype)
+            row = measure(multiple, **shape, engine=engine, full=full, device=device, dtype=kind, repeats=repeats)
+            rows.add(key, row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import pytest
@@ -67,3 +69,26 @@ def test_functionalised_windows_are_still_right() -> None:
     x, words = torch.randn(2, FRAMES * TOKENS, 32), torch.randn(2, 3, 2, 16)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x, words), model(x, words))
+
+
+@pytest.mark.slow
+def test_generated_code_keeps_windows_as_views() -> None:
+    """Inductor once copied every window out (U-fold keys); now no buffer is larger than the stacked q, k and v."""
+    from torch._inductor.utils import run_and_get_code
+
+    torch._dynamo.reset()
+    frames, tokens, window = 24, 16, 6
+    starts = [min(max(i - 3, 0), frames - window) for i in range(frames)]
+    plan = FrameWindow(tokens, tuple((s, s + window) for s in starts))
+
+    def layer(x: Tensor) -> Tensor:
+        q, k, v = x.unflatten(2, (3, 2, 16)).unbind(2)
+        return ENGINE.attend(q, k * 2.0, v + 1.0, plan)[0]  # elementwise work to fuse, as rotation is
+
+    x = torch.randn(1, frames * tokens, 96)
+    with torch.no_grad():
+        out, code = run_and_get_code(torch.compile(layer, fullgraph=True), x)
+        torch.testing.assert_close(out, layer(x))
+    shapes = re.findall(r"empty_strided_cpu\(\(([\d, ]+)\)", code[0])
+    made = [math.prod(int(n) for n in shape.split(",") if n.strip()) for shape in shapes]
+    assert made and max(made) <= x.numel()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longgen import registry
-from longgen.attention import choose, table
+from longgen.attention import choose, sdpa, table
 from longgen.attention.engine import TOLERANCE, Engine
 from longgen.bench.attention import measure, sliding
 from longgen.types import Dense, Plan
@@ -60,6 +60,18 @@ def test_windows_copy_no_keys(name: str) -> None:
     torch.cuda.synchronize()
     one = k.numel() * k.element_size()
     assert torch.cuda.max_memory_allocated() - before < 5 * one  # out, its parts and lse; window copies would be 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("length", [3, 16, 77])
+def test_masked_text(dtype: torch.dtype, length: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, n, 2, 64, generator=draw).to(dtype) for n in (40, length, length))
+    mask = torch.arange(length)[None] < torch.tensor([[length // 2], [length]])
+    out, lse = sdpa.masked(*(x.to(GPU) for x in (q, k, v, mask)))
+    want, want_lse = sdpa.math(q.float(), k.float(), v.float(), 1.0, torch.where(mask, 0.0, -torch.inf)[:, None, None])
+    torch.testing.assert_close(out.cpu().float(), want, rtol=0, atol=TOLERANCE[dtype])
+    torch.testing.assert_close(lse.cpu(), want_lse, rtol=0, atol=TOLERANCE[dtype])
 
 
 def test_windows_cost_what_they_should() -> None:

@@ -10,7 +10,8 @@ import torch
 from fakes import Layer, model_info, random_qkv, run_attention, site_of, view_of
 from torch import Tensor
 
-from longgen.attention.plans import run, with_text
+from longgen.attention import with_text
+from longgen.attention.plans import run
 from longgen.errors import BadInput
 from longgen.methods.ultravico import UltraViCo, published
 from longgen.types import Dense, FrameWindow, Patch
