@@ -5,6 +5,7 @@ Knows how requests become plans, plans become jobs. Prints nothing; the command 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,7 +132,8 @@ def pick_device(name: str) -> str:
     if torch.backends.mps.is_available():
         present.append("mps")
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        local = os.environ.get("LOCAL_RANK")  # one device per process under torchrun and accelerate
+        return ("cuda" if local is None else f"cuda:{local}") if torch.cuda.is_available() else "cpu"
     if name not in present and not (name == "cuda" and torch.cuda.is_available()):
         raise BadInput(f"--device {name!r} is not on this machine; it has {', '.join(present)}")
     return name

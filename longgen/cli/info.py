@@ -47,13 +47,15 @@ def models_command(
         typer.echo(as_json(rows))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("model", "native", "size", "fps", "latent stride", "refused methods"):
+    for column in ("model", "variant", "native", "size", "fps", "latent stride", "refused methods"):
         table.add_column(column, overflow="fold")
     for row in rows:
         refused = [f"{name} ({why})" for name, why in row["methods"].items() if why]
         native = f"{row['native_frames']} frames"
         size = f"{row['native_size'][1]}x{row['native_size'][0]}"
-        table.add_row(row["variant"], native, size, f"{row['fps']:g}", str(row["stride"]), "; ".join(refused) or "none")
+        table.add_row(
+            row["id"], row["variant"], native, size, f"{row['fps']:g}", str(row["stride"]), "; ".join(refused) or "none"
+        )
     _print(table)
 
 

@@ -18,7 +18,7 @@ from longgen.config import Naming, Request
 from longgen.errors import BadInput
 from longgen.media.write import Target, check_target
 from longgen.protocols import PromptSchedule
-from longgen.runtime import outputs, sidecar
+from longgen.runtime import distribute, outputs, sidecar
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import Job, Outcome
 from longgen.types import Preview, Timeline
@@ -77,19 +77,31 @@ class Work:
             typer.echo(_render(table))
 
     def run(self) -> list[Outcome]:
-        """Every video in turn; with --json the sidecars are printed at the end."""
-        outcomes = []
+        """Every video in turn, or shared out when there are at least as many as processes; --json prints sidecars."""
+        distribute.join()
         for note in dict.fromkeys(note for plan in self.plans for note in plan.notes):
             say(note)
-        for plan, target in zip(self.plans, self.targets, strict=True):
+        videos = list(zip(self.plans, self.targets, strict=True))
+        if 1 < distribute.world() <= len(videos):
+            mine = videos[distribute.rank() :: distribute.world()]
+            with distribute.alone():
+                outcomes = self._all(mine)
+        else:
+            outcomes = self._all(videos)
+        distribute.barrier()
+        if self.json and outcomes:
+            told = [o.sidecar for o in outcomes]
+            typer.echo(as_json(told[0] if len(told) == 1 else told))
+        return outcomes
+
+    def _all(self, videos: list[tuple[Plan, Target | None]]) -> list[Outcome]:
+        outcomes = []
+        for plan, target in videos:
             assert target is not None
             if self.resume and self._finished(plan, target):
                 say(f"{target.path} is finished already")
-                continue
-            outcomes.append(self._one(plan, target))
-        if self.json:
-            told = [o.sidecar for o in outcomes]
-            typer.echo(as_json(told[0] if len(told) == 1 else told))
+            else:
+                outcomes.append(self._one(plan, target))
         return outcomes
 
     def _finished(self, plan: Plan, target: Target) -> bool:

@@ -11,6 +11,7 @@ from longgen import __version__
 from longgen.config import Request
 from longgen.errors import BadInput
 from longgen.runtime.compose import Composition, check, compose
+from longgen.story.schedules import build
 from longgen.types import LatentGrid, ModelInfo, Timeline
 
 # Sustained TFLOP/s of whole denoising runs, for a rough time estimate. Orders of magnitude, not promises: the GPU rows
@@ -119,18 +120,21 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     steps = request.num_inference_steps or info.steps
     guidance = info.guidance if request.guidance_scale is None else request.guidance_scale
     notes = list(_notes(request, info, grid, frames, composition))
+    negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
+    timeline = timeline or _timeline(request, frames, fps)
+    build(timeline, request.schedule, grid.stride, guidance, negative)  # refuses what it cannot do before weights load
     return Plan(
         request=request,
         info=info,
         composition=composition,
         grid=grid,
-        timeline=timeline or _timeline(request, frames, fps),
+        timeline=timeline,
         frames=frames,
         size=size,
         fps=fps,
         steps=steps,
         guidance=guidance,
-        negative=info.negative_prompt if request.negative_prompt is None else request.negative_prompt,
+        negative=negative,
         flow_shift=request.flow_shift or info.flow_shift,
         seed=_seed(request.seed),
         windows=tuple(composition.loop.windows(grid.frames, info)),
@@ -186,9 +190,13 @@ def _notes(request: Request, info: ModelInfo, grid: LatentGrid, frames: int, com
     notes = []
     if grid.pixel_frames != frames:
         notes.append(f"{frames} frames: {grid.pixel_frames} are decoded ({grid.frames} latents), the rest is trimmed")
-    for method in composition.methods:
-        notes.extend(method.notes(grid.frames, info))
     view = composition.loop.view(grid.frames, info)
+    for method in composition.methods:  # what acts inside calls alone is told the length of a call
+        inside = set(method.info.slots) <= {"rope", "route", "logits"}
+        notes.extend(method.notes(view if inside else grid.frames, info))
+    if composition.stabilisers and not composition.chain:
+        named = ", ".join(m.info.name for m in composition.stabilisers)
+        notes.append(f"warning: {named} matches later chunks to the first, and {composition.loop.info.name} has none")
     if view > info.native_latents and not any(
         s in p.slots for p in composition.parts for s in ("rope", "logits", "route")
     ):

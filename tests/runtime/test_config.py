@@ -105,8 +105,18 @@ def test_files_that_are_not_text(tmp_path: Path) -> None:
 
 
 def test_spellings_of_other_tools() -> None:
-    told = canonical(["generate", "--frame_num", "81", "--sample_guide_scale=5", "--save_file", "x.mp4", "--cfg", "1"])
-    assert told == ["generate", "--num-frames", "81", "--guidance-scale=5", "--output", "x.mp4", "--guidance-scale", "1"]
+    typed = ["generate", "--frame_num", "81", "--sample_guide_scale=5", "--save_file", "x.mp4", "--cfg", "1"]
+    told = canonical(typed)
+    assert told == [
+        "generate",
+        "--num-frames",
+        "81",
+        "--guidance-scale=5",
+        "--output",
+        "x.mp4",
+        "--guidance-scale",
+        "1",
+    ]
     assert canonical(["--prompt", "--steps"]) == ["--prompt", "--steps"], "a prompt is never an option"
     ours = {"--" + name.replace("_", "-") for name in Request.model_fields}
     ours |= {"--output", "--prompt-file", "--codec"}
