@@ -63,7 +63,9 @@ class Coherence(Metric):
                 "half_life_s": half_life(lags[far] / fps, curve[far]),
                 "tau_s": tau,
                 "g_inf": rest,
-                "curves": {"likeness by lag": {"t": (lags / fps)[::every].tolist(), "y": curve[::every].tolist()}},
+                "curves": {
+                    "likeness": {"t": (lags / fps)[::every].tolist(), "y": curve[::every].tolist(), "axis": "lag, s"}
+                },
                 "matrix": {"t": (np.arange(n) / fps)[::thin].tolist(), "values": likeness[::thin, ::thin].tolist()},
             },
         )

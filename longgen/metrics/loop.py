@@ -44,9 +44,10 @@ class Loop(Metric):
         period = float(found.lags[replayed.sum(1).argmax()] / found.fps) if ends.any() else None
         closest = np.sqrt(np.where(np.isfinite(found.distance), found.distance, np.nan))
         finite = np.isfinite(closest).any(1)
-        curve = {"t": (found.lags / found.fps)[finite].tolist(), "y": np.nanmean(closest[finite], axis=1).tolist()}
+        lags, differences = (found.lags / found.fps)[finite], np.nanmean(closest[finite], axis=1)
+        curve = {"t": lags.tolist(), "y": differences.tolist(), "axis": "lag, s"}
         return Score.of(
             float(share.mean()),
             n=share.size,
-            extras={"period_s": period, "curves": {"mean difference by lag, grey levels": curve}},
+            extras={"period_s": period, "curves": {"mean difference, grey levels": curve}},
         )

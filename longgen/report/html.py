@@ -2,7 +2,8 @@
 
 A metric puts what should be drawn into its score's extras:
 
-* ``curves``: {name: {"t": seconds [n], "y": values [n]}}, drawn over time with the window boundaries marked,
+* ``curves``: {name: {"t": seconds [n], "y": values [n]}}, drawn over time with the window boundaries marked; with
+  ``"axis": "lag, s"`` beside them the horizontal axis is that instead and bears no marks,
 * ``matrix``: {"t": seconds [n], "values": [n][n]}, a self-similarity matrix, drawn as a picture (n at most about 128),
 * ``bars``: {"labels": [n], "y": [n]}.
 """
@@ -145,10 +146,11 @@ def _plots(records: Sequence[Record], marks: Sequence[float]) -> list[str]:
 
 
 def _curve(ax: Axes, curve: Mapping[str, Any], marks: Sequence[float]) -> None:
-    for mark in marks:
+    for mark in () if "axis" in curve else marks:
         ax.axvline(mark, color=MARK, linewidth=0.8, linestyle="--")
     ax.plot(curve["t"], curve["y"], color=LINE, linewidth=1.2)
-    ax.set_xlabel("s")
+    ax.set_xlabel(curve.get("axis", "s"))
+    ax.ticklabel_format(axis="y", useOffset=False)
 
 
 def _matrix(ax: Axes, matrix: Mapping[str, Any], marks: Sequence[float]) -> None:
