@@ -141,7 +141,11 @@ class Course:
 
     @property
     def calls(self) -> int:
-        turns = sum(len(self.queue.jobs(j)) for j in range(self.queue.iterations))
+        """Model calls of the run. Between its two ends every iteration of the queue makes as many."""
+        queue, n = self.queue, self.queue.iterations
+        edge = min(queue.rungs + queue.window, n)
+        ends = [*range(edge), *range(max(edge, n - edge), n)]
+        turns = sum(len(queue.jobs(j)) for j in ends) + (n - len(ends)) * len(queue.jobs(min(edge, n - 1)))
         return self.base + turns + sum(len(self.last_jobs(s)) for s in range(self.last))
 
     def held(self, iteration: int) -> Range:

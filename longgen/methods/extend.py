@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longgen.core.levels import at_sigmas
-from longgen.core.windows import SIZE_SETTINGS, rounded, sizes, starts
+from longgen.core.windows import SIZE_SETTINGS, rounded, sizes
 from longgen.errors import BadInput
 from longgen.protocols import Context, Method, MethodInfo, Setting
 from longgen.types import Call, Event, Final, Level, ModelInfo, Preview, State, add_noise
@@ -43,25 +43,27 @@ class Extend(Method):
         laws={name: {} for name in LAWS},
     )
 
-    def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
-        """[a, b) of every chunk. All have the window's length; the last ends at T, with a longer prefix."""
+    def span(self, chunk: int, frames: int, info: ModelInfo) -> tuple[int, int]:
+        """[a, b) of a chunk. All have the window's length; the last ends at T, with a longer prefix."""
         length = self.view(frames, info)
-        return [(a, a + length) for a in starts(frames, sizes(self.settings, info), "clamp")]
+        a = min(chunk * sizes(self.settings, info).stride, frames - length)
+        return a, a + length
+
+    def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
+        return [self.span(chunk, frames, info) for chunk in range(sizes(self.settings, info).count(frames))]
 
     def view(self, frames: int, info: ModelInfo) -> int:
         return min(sizes(self.settings, info).window, frames)
 
     def steps(self, frames: int, steps: int, info: ModelInfo) -> int:
-        return steps * len(self.windows(frames, info))
+        return steps * sizes(self.settings, info).count(frames)
 
     def calls(self, frames: int, steps: int, info: ModelInfo) -> list[tuple[int, int]]:
         return [(self.steps(frames, steps, info), self.view(frames, info))]
 
     def check(self, frames: int, info: ModelInfo) -> None:
         if sizes(self.settings, info).overlap < 1:
-            raise BadInput(
-                "extend needs an overlap of at least one latent, else a chunk knows nothing of the last"
-            )
+            raise BadInput("extend needs an overlap of at least one latent, else a chunk knows nothing of the last")
         if self.condition == "native" and "prefix_condition" not in info.capabilities:
             reason = info.refusals.get("prefix_condition", "it was not trained on clean prefix latents")
             raise BadInput(f"extend.condition native cannot run on {info.variant}: {reason}; use inpaint")
@@ -69,8 +71,8 @@ class Extend(Method):
             raise BadInput("extend.soft belongs to condition inpaint; a native prefix is never re-estimated")
 
     def notes(self, frames: int, info: ModelInfo) -> list[str]:
-        sized, count = sizes(self.settings, info), len(self.windows(frames, info))
-        return [*rounded(self.settings, sized, info), f"extend: {count} chunks, {sized.describe(info)}"]
+        sized = sizes(self.settings, info)
+        return [*rounded(self.settings, sized, info), f"extend: {sized.count(frames)} chunks, {sized.describe(info)}"]
 
     def init(self, ctx: Context) -> State:
         empty = torch.empty(1, ctx.grid.channels, 0, ctx.grid.height, ctx.grid.width, device=ctx.device)
@@ -78,7 +80,7 @@ class Extend(Method):
 
     def step(self, ctx: Context, state: State) -> tuple[State, list[Event]]:
         row, chunk = state.extra["row"], state.extra["chunk"]
-        a, b = self.windows(ctx.grid.frames, ctx.info)[chunk]
+        a, b = self.span(chunk, ctx.grid.frames, ctx.info)
         held, share = self._prefix(ctx, state)
         known = held.shape[2]
         (clean,) = ctx.denoise([Call(state.x, self._level(ctx, row, known, b - a), tuple(range(a, b)), chunk)])
@@ -92,7 +94,7 @@ class Extend(Method):
 
     def _enter(self, ctx: Context, state: State) -> State:
         """The chunk's start noise, with its prefix at the first level."""
-        a, b = self.windows(ctx.grid.frames, ctx.info)[state.extra["chunk"]]
+        a, b = self.span(state.extra["chunk"], ctx.grid.frames, ctx.info)
         held, share = self._prefix(ctx, state)
         x = _blend(ctx.noise(a, b).to(ctx.device), self._noised(ctx, held, a, 0), share)
         return replace(state, x=x, solver=ctx.solver.init(), extra={**state.extra, "row": 0})
@@ -108,7 +110,7 @@ class Extend(Method):
             new = ctx.stabilise(new, first)
         whole = torch.cat([last[:, :, last.shape[2] - known :], new], 2)
         extra = {**state.extra, "last": whole, "first": first if chunk else whole, "chunk": chunk + 1}
-        done = chunk + 1 == len(self.windows(ctx.grid.frames, ctx.info))
+        done = chunk + 1 == sizes(self.settings, ctx.info).count(ctx.grid.frames)
         state = replace(state, done=done, extra=extra)
         event = Final(a + known, a + known + new.shape[2], new)
         return (state if done else self._enter(ctx, state)), [event]
@@ -116,9 +118,8 @@ class Extend(Method):
     def _prefix(self, ctx: Context, state: State) -> tuple[Tensor, Tensor]:
         """The latents that this chunk continues [1, C, k, H, W], and how firmly each is held [k] (1: fully)."""
         last, chunk = state.extra["last"], state.extra["chunk"]
-        chunks = self.windows(ctx.grid.frames, ctx.info)
-        a = chunks[chunk][0]
-        known = chunks[chunk - 1][1] - a if chunk else 0
+        a = self.span(chunk, ctx.grid.frames, ctx.info)[0]
+        known = self.span(chunk - 1, ctx.grid.frames, ctx.info)[1] - a if chunk else 0
         held, share = last[:, :, last.shape[2] - known :], torch.ones(known, device=last.device)
         if known and self.condition_noise:
             fresh = ctx.fresh("condition", a, a + known).to(held)
@@ -145,8 +146,5 @@ class Extend(Method):
 
 def _blend(x: Tensor, held: Tensor, share: Tensor) -> Tensor:
     """x with its first k latents replaced by `held`, as far as `share` [k] says."""
-    known = held.shape[2]
-    if not known:
-        return x
-    share = share[None, None, :, None, None]
+    known, share = held.shape[2], share[None, None, :, None, None]
     return torch.cat([share * held + (1 - share) * x[:, :, :known], x[:, :, known:]], 2)
