@@ -4,6 +4,7 @@ from __future__ import annotations
 
 BENCHES: dict[str, str] = {
     "model": "longgen.bench.model:run",
+    "metrics": "longgen.bench.metrics_validation:run",
     "memory": "longgen.bench.memory:run",
     "quality": "longgen.bench.quality:run",
     "speed": "longgen.bench.speed:run",

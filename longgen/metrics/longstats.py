@@ -77,9 +77,13 @@ def theil_sen(times: Floats, values: Floats) -> Floats:
 
 
 def condense(times: Floats, values: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
-    """At most `points` means over equal stretches of time; robust to single frames and cheap to compare in pairs."""
-    pieces = np.array_split(np.arange(times.size), min(points, times.size))
-    return np.array([times[p].mean() for p in pieces]), np.array([values[p].mean() for p in pieces])
+    """Means over successive stretches of equal length, at most `points` of them; cheap to compare in pairs.
+
+    A rest shorter than a stretch is left out: pieces of unequal length would give another slope at another rate.
+    """
+    size = -(-times.size // points)
+    whole = times.size // size * size
+    return times[:whole].reshape(-1, size).mean(1), values[:whole].reshape(-1, size).mean(1)
 
 
 def slope_interval(times: Floats, values: Floats, block: float = 1.0) -> tuple[float, tuple[float, float]]:

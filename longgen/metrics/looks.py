@@ -18,7 +18,7 @@ Vector = NDArray[np.float32]
 Frame = NDArray[np.uint8]
 
 TINY = 16
-LOOK_SIDE = 48
+LOOK_SIDE = 32
 COLOUR_BINS, COLOUR_SHARE = (8, 12, 12), 0.6
 TEXTURE_BINS, TEXTURE_SHARE = (8, 6), 0.4
 CHROMA_REACH = 8.0

@@ -13,7 +13,7 @@ from longgen.metrics.base import Embedder, Frame, Metric, MetricInfo, Moment, Sc
 from longgen.metrics.longstats import Floats
 from longgen.metrics.looks import look
 
-PIECE = 0.5
+PIECE = 0.25
 """Length of a sub-clip, seconds: short enough that a base clip holds several and a long video many."""
 POSITIONS = 6
 

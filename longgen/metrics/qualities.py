@@ -8,8 +8,8 @@ import numpy as np
 from longgen.metrics.flow import shrink
 from longgen.metrics.looks import Frame, Vector, gradient, lab
 
-SIDE = 96
-"""All are measured on 96 rows: half the size then measures the same scales, and codec noise is averaged away."""
+SIDE = 64
+"""All but noise are measured on 64 rows: half the size then measures the same scales, and coding is averaged away."""
 QUALITIES = ("luma", "saturation", "contrast", "sharpness", "noise", "lab_a", "lab_b")
 UNITS = ("grey levels", "nepers", "nepers", "nepers", "grey levels", "Lab a", "Lab b")
 VISIBLE = (10.0, 0.25, 0.2, 0.2, 1.5, 4.0, 4.0)
@@ -22,7 +22,8 @@ def qualities(frame: Frame) -> Vector:
     luma: mean, grey levels. saturation: ln of mean Lab chroma (over 1). contrast: ln of the standard deviation of luma
     (over 1): a change of 0.1 is 10 %, for pale and for strong pictures alike.
     sharpness: ½ ln(mean Laplacian² / mean gradient²), nepers: how fine the edges are, whatever their contrast.
-    noise: Immerkær's σ of the calmest fifth of 8×8 blocks, grey levels. lab_a, lab_b: mean Lab a and b.
+    noise: Immerkær's σ of the calmest fifth of 8×8 blocks of the file's own pixels, grey levels.
+    lab_a, lab_b: mean Lab a and b.
     """
     small = shrink(frame, SIDE).astype(np.float32)
     picture, grey = lab(small), cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -35,14 +36,14 @@ def qualities(frame: Frame) -> Vector:
         np.log(1 + np.hypot(picture[..., 1], picture[..., 2]).mean()),
         np.log(1 + grey.std()),
         sharp,
-        _noise(grey),
+        _noise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)),
         picture[..., 1].mean(),
         picture[..., 2].mean(),
     )
     return np.array(values, dtype=np.float32)
 
 
-def _noise(grey: Vector) -> float:
+def _noise(grey: Frame) -> float:
     """Immerkær's mask (variance 36 for unit noise) by 8×8 blocks; the calmest fifth is the least textured."""
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     response = cv2.filter2D(grey, cv2.CV_32F, mask)[1:-1, 1:-1]
