@@ -6,6 +6,7 @@ Knows the diffusers folder layout. Does not know families, tensors or devices.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -83,6 +84,9 @@ def headers(folder: Path, variant: str | None = None) -> Iterator[Mapping[str, A
 
 
 def stored_dtype(folder: Path, variant: str | None = None) -> str:
-    """Name of the torch dtype that most tensors of a component are stored in."""
-    counts = Counter(entry["dtype"] for header in headers(folder, variant) for entry in header.values())
-    return TORCH_DTYPES.get(counts.most_common(1)[0][0], "float32") if counts else "float32"
+    """Name of the torch dtype that most weights of a component are stored in."""
+    sizes: Counter[str] = Counter()
+    for header in headers(folder, variant):
+        for entry in header.values():
+            sizes[entry["dtype"]] += math.prod(entry["shape"])
+    return TORCH_DTYPES.get(sizes.most_common(1)[0][0], "float32") if sizes else "float32"

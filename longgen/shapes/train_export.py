@@ -17,6 +17,17 @@ from longgen.shapes.train_dit import BATCH, SHIFT, TextToVelocity, tokenizer
 POINTS = 120
 """Points of each loss curve in the recipe."""
 
+# What the folder's other files cannot say (docs/models/wan.md); the shapes world fixes the first four.
+FACTS = {
+    "variant": "shapes",
+    "native_frames": 33,
+    "native_size": [64, 64],
+    "fps": 8,
+    "steps": 25,
+    "guidance": 4.0,
+    "negative_prompt": "",
+}
+
 
 def scheduler() -> UniPCMultistepScheduler:
     """Wan2.1's scheduler, with the shift of this model's training."""
@@ -49,6 +60,7 @@ def export(state: Path, vae: AutoencoderKLWan, out: Path, seed: int) -> None:
     pipeline.save_pretrained(out, safe_serialization=True)
     for path in out.rglob("*.safetensors"):
         path.chmod(0o644)
+    write_json(out / "longgen.json", FACTS)
     write_json(out / "recipe.json", recipe(state, seed))
 
 
