@@ -135,6 +135,10 @@ def _legal(key: str, value: Any, setting: Setting) -> Any:
         if value not in setting.choices:
             raise unknown(f"value of {key}", str(value), setting.choices)
         return value
+    if value is None and setting.default is not None:
+        raise BadInput(f"--set {key} needs a value; leave it out for the default {setting.default!r}")
+    if isinstance(setting.default, bool) and not isinstance(value, bool):
+        raise BadInput(f"--set {key} must be true or false (got {value!r})")
     if value is None or isinstance(setting.default, str) or setting.low is setting.high is None:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -145,7 +149,8 @@ def _legal(key: str, value: Any, setting: Setting) -> Any:
         raise BadInput(
             f"--set {key} must be from {low:g} to {high:g} {setting.unit} (got {value!r})".replace(" 1 (", " (")
         )
-    if isinstance(setting.default, int) and not isinstance(setting.default, bool) and value != int(value):
+    whole = isinstance(setting.default, int) or setting.unit in ("latents", "frames")
+    if whole and value != int(value):
         raise BadInput(f"--set {key} must be a whole number of {setting.unit} (got {value!r})")
     return float(value) if isinstance(setting.default, float) else value
 
