@@ -69,7 +69,6 @@ def story_command(
         typer.echo(as_json(to_story(timeline)) if json_output else shown(timeline, show_as))
         return
     work.check(telling.with_media(asked, timeline), [telling.title(timeline)], many=False, dry_run=dry_run)
-    _check_schedule(work)
     if dry_run:
         work.show()
         return
@@ -83,14 +82,6 @@ def _timeline(work: Work, telling: Telling, asked: Any) -> Timeline:
     work.session_in_hand = session = Session(asked.model, load_options(asked))
     work.timeline = telling.timeline(asked, session.info)
     return work.timeline
-
-
-def _check_schedule(work: Work) -> None:
-    """A schedule that cannot work is refused before any weight loads."""
-    from longgen.story.schedules import build
-
-    for plan in work.plans:
-        build(plan.timeline, plan.request.schedule, plan.grid.stride, plan.guidance, plan.negative)
 
 
 def _beside(work: Work, clips: bool) -> None:

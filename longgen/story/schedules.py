@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -251,7 +252,8 @@ class Relay(Ramps):
 
 
 def _middle(frames: tuple[int, ...], stride: int) -> float:
-    return (centre(min(frames), stride) + centre(max(frames), stride)) / 2
+    """The median, which latents that a window only keeps for context (anchors, retained ones) hardly move."""
+    return median(centre(i, stride) for i in frames)
 
 
 def _progress(centres: Tensor, start: float, stop: float) -> Tensor:

@@ -160,6 +160,13 @@ def test_a_window_sees_the_text_of_its_middle() -> None:
         assert torch.equal(weights, torch.tensor([[0.0, 1.0] if middle >= 40 else [1.0, 0.0]]).expand(10, -1))
 
 
+def test_context_from_elsewhere_does_not_move_the_middle() -> None:
+    """A window that also keeps latents 0 and 1 for context has the text of its own shot."""
+    schedule = build(from_prompts(["a", "b"], 161, 16, "no"), "window", 4, 5.0)
+    weights = schedule.mix((0, 1, *range(22, 32)), level(0.5)).weights
+    assert torch.equal(weights, torch.tensor([[0.0, 1.0]]).expand(12, -1))
+
+
 def test_keyed_travel_is_linear_between_starts() -> None:
     """FizzNodes' and FreeNoise's map: each text is pure where its shot starts."""
     timeline = Timeline((Shot("a", 0, 20, "a"), Shot("b", 20, 60, "b"), Shot("c", 60, 61, "c")), 8)
