@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 from models import tiny
+from safetensors.torch import save_file
 
 from longgen.errors import BadInput
 from longgen.models import describe, options, wan
+from longgen.models.files import stored_dtype
 from longgen.types import LoadOptions, Patch
 
 
@@ -136,6 +138,40 @@ def test_lora_paths_and_scales():
     assert options.split_scale("a/b.safetensors:0.5") == ("a/b.safetensors", 0.5)
     assert options.split_scale("org/name") == ("org/name", 1.0)
     assert options.split_scale("C:/b.safetensors") == ("C:/b.safetensors", 1.0)
+
+
+def test_lora_needs_its_package(folder, monkeypatch):
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="pip install peft"):
+        load(folder, loras=("style.safetensors",))
+
+
+def test_loras_add_up(folder, tmp_path):
+    """Each adapter adds scale·B·A to a weight: against weights changed by hand."""
+    pytest.importorskip("peft")
+    name, entries = "blocks.0.attn1.to_q", []
+    want = load(folder)
+    weight = want.pipe.transformer.blocks[0].attn1.to_q.weight.data
+    for i, scale in enumerate((1.0, 0.5)):
+        a, b = torch.randn(2, 4, 24, generator=torch.Generator().manual_seed(i))
+        path = tmp_path / f"lora{i}.safetensors"
+        tensors = {f"transformer.{name}.lora_A.weight": a, f"transformer.{name}.lora_B.weight": b.T.contiguous()}
+        save_file(tensors, path)
+        entries.append(f"{path}:{scale}" if scale != 1 else str(path))
+        weight += scale * b.T @ a
+    got = load(folder, loras=tuple(entries))
+    assert (walk(got) - walk(want)).abs().max() < 1e-5
+    assert (walk(got) - walk(load(folder))).abs().max() > 1e-3
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        load(folder, loras=(str(tmp_path / "nowhere.safetensors"),))
+
+
+def test_the_stored_dtype_is_that_of_most_weights(tmp_path):
+    transformer = tiny.transformer(4)
+    for parameter in transformer.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if parameter.ndim > 1 else torch.float32)
+    transformer.save_pretrained(tmp_path / "transformer")
+    assert stored_dtype(tmp_path / "transformer") == "bfloat16"
 
 
 @pytest.mark.slow
