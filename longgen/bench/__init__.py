@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BENCHES: dict[str, str] = {
+    "attention": "longgen.bench.attention:run",
     "model": "longgen.bench.model:run",
     "metrics": "longgen.bench.metrics_validation:run",
     "memory": "longgen.bench.memory:run",
