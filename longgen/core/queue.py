@@ -23,10 +23,16 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Job:
-    """One model call on latents [window), of which [update) are taken one rung down."""
+    """One model call on latents [window), of which [update) are taken one rung down; `guides` are shown before them."""
 
     window: Range
     update: Range
+    guides: tuple[int, ...] = ()
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        """All that the call sees."""
+        return (*self.guides, *range(*self.window))
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Queue:
         lookahead: windows overlap by half, and only their noisier half is updated.
         grow: start with the first group alone instead of a whole window already on the diagonal.
         feed: go on appending noise past T, so that no latent depends on T; what is appended is never emitted.
+        guides: M < f, cleaner latents from further back that each call sees besides f − M of its own (MIGA).
     """
 
     total: int
@@ -50,6 +57,12 @@ class Queue:
     lookahead: bool = True
     grow: bool = False
     feed: bool = False
+    guides: int = 0
+
+    @property
+    def own(self) -> int:
+        """f − M, neighbouring latents in a call."""
+        return self.window - self.guides
 
     @property
     def slots(self) -> int:
@@ -76,8 +89,8 @@ class Queue:
         return stop if self.feed else min(stop, self.total)
 
     def held(self, iteration: int) -> Range:
-        """Latents that must be at hand: the queue, and one window less one as clean context."""
-        lo = max(0, self.front(iteration) - self.window + 1)
+        """Latents that must be at hand: the queue, one window less one as clean context, and what guides it."""
+        lo = max(0, self.front(iteration) - self.window + 1 - self.guides * self.group)
         return lo, max(self.entered(iteration), self.window)
 
     def emitted(self, iteration: int) -> Range:
@@ -88,8 +101,8 @@ class Queue:
     def blocks(self) -> list[Range]:
         """Slots [a, b) that one window each updates: whole windows, or alternately the larger and the smaller half of
         one (so that an odd window tiles the queue, too)."""
-        half = self.window // 2 if self.lookahead and self.window > 1 else 0
-        sizes = (self.window - half, half or self.window)
+        half = self.own // 2 if self.lookahead and self.own > 1 else 0
+        sizes = (self.own - half, half or self.own)
         edges, turn = [0], 0
         while edges[-1] < self.slots:
             edges.append(min(edges[-1] + sizes[turn % 2], self.slots))
@@ -108,11 +121,20 @@ class Queue:
             lo, stop = max(front + a, 0), min(front + b, self.entered(iteration))
             if lo >= stop:
                 continue
-            start = min(max(front + b - self.window, 0), hi - self.window)
-            window = (start, start + self.window)
+            start = min(max(front + b - self.own, 0), hi - self.own)
+            window = (start, start + self.own) if start >= self.guides else (0, self.window)
             known = found.get(window)
             found[window] = (min(known[0], lo), max(known[1], stop)) if known else (lo, stop)
-        return [Job(window, update) for window, update in found.items()]
+        return [Job(window, update, self.behind(window[0])) for window, update in found.items()]
+
+    def behind(self, start: int) -> tuple[int, ...]:
+        """The M guides of a window: one group apart from half a group before it on, or evenly spaced where there are
+        fewer groups. A window that starts before latent M has none and is longer instead."""
+        if start < self.guides or not self.guides:
+            return ()
+        far = start >= self.guides * self.group
+        gap, first = (self.group, max(1, self.group // 2)) if far else (start // self.guides,) * 2
+        return tuple(start - first - m * gap for m in reversed(range(self.guides)))
 
 
 @dataclass(frozen=True)
@@ -153,9 +175,9 @@ class Course:
         lo, hi = self.queue.held(iteration)
         return (0 if self.floor else lo), hi
 
-    def rungs(self, latents: Range, iteration: int) -> list[int]:
-        """Rung of each latent of a range: 0 is clean."""
-        return [self.queue.rung(i, iteration) + self.floor for i in range(*latents)]
+    def rung(self, latent: int, iteration: int) -> int:
+        """Rung of a latent in an iteration of the queue: 0 is clean."""
+        return self.queue.rung(latent, iteration) + self.floor
 
     def last_jobs(self, step: int) -> list[Job]:
         """Calls of one step of the last stage: each latent is updated by one window; the cuts move with the step."""
@@ -176,17 +198,19 @@ def advance(
     lo: int,
     jobs: Sequence[Job],
     rungs: Level,
-    rung: Callable[[Range], list[int]],
+    rung: Callable[[int], int],
 ) -> tuple[Tensor, list[Tensor]]:
     """x [1, C, t, H, W] from latent `lo` on, after the jobs; and the clean estimates of what each of them updates."""
     calls = []
-    for a, b in (job.window for job in jobs):
-        own = rung((a, b))
+    for job in jobs:
+        own = [rung(i) for i in job.latents]
         level = rungs[own[0]] if len(set(own)) == 1 else rungs[torch.tensor(own)]
-        calls.append(Call(x[:, :, a - lo : b - lo], level, tuple(range(a, b))))
+        seen = torch.tensor(job.latents, device=x.device) - lo
+        calls.append(Call(x.index_select(2, seen), level, job.latents))
     moved, cleans = x.clone(), []
     for job, estimate in zip(jobs, denoise(calls)):
-        (a, b), now = job.update, torch.tensor(rung(job.update))
-        cleans.append(estimate[:, :, a - job.window[0] : b - job.window[0]])
+        (a, b), now = job.update, torch.tensor([rung(i) for i in range(*job.update)])
+        skip = len(job.guides) - job.window[0]
+        cleans.append(estimate[:, :, a + skip : b + skip])
         moved[:, :, a - lo : b - lo] = ode_step(x[:, :, a - lo : b - lo], cleans[-1], rungs[now], rungs[now - 1])
     return moved, cleans

@@ -55,7 +55,9 @@ class Fifo(Method):
         group = max(1, round(window / 3)) if self.group is None else int(self.group)
         top = -(-(int(self.partitions) or -(-steps * group // window)) * window // group)
         floor = round(self.settings.get("finish", 0.0) * top)
-        queue = Queue(frames, window, top - floor, group, bool(self.lookahead), self.start == "grow", not self.flush)
+        guides = self.settings.get("guides", 0)
+        guides = min(round(window / 5) if guides is None else int(guides), window - 1)
+        queue = Queue(frames, window, top - floor, group, self.lookahead, self.start == "grow", not self.flush, guides)
         base = {"grow": 0, "renoise": steps, "trajectory": queue.rungs - queue.rung(0, 0)}[self.start]
         return Course(queue, base, floor, int(self.settings.get("passes", 1)))
 
@@ -80,7 +82,8 @@ class Fifo(Method):
         queue, sized = course.queue, sizes(self.settings, info)
         how = f"{self.partitions} partitions" if self.partitions else f"{info.steps} steps rounded up to whole windows"
         note = f"{self.info.name}: {course.top} levels ({how}), a queue of {queue.slots} latents"
-        last = f", then {course.last} steps together" if course.last else ""
+        last = f", {queue.guides} of them guides" if queue.guides else ""
+        last += f", then {course.last} steps together" if course.last else ""
         return [*rounded(self.settings, sized, info), f"{note} in windows of {queue.window}{last}"]
 
     # ------------------------------------------------------------------------------------------------------------ loop
@@ -108,7 +111,7 @@ class Fifo(Method):
         """One step of an ordinary clip of f latents. Latent i joins the queue from the true trajectory, as it is when
         the clip reaches its rung (TokensGen); or all are re-noised from the finished clip, as in the paper."""
         rungs, step, window = self._ladder(ctx, course), state.step, course.queue.window
-        target, last = torch.tensor(course.rungs((0, window), 0)), step + 1 == course.base
+        target, last = torch.tensor([course.rung(i, 0) for i in range(window)]), step + 1 == course.base
         if self.start == "renoise":
             (clean,) = ctx.denoise([Call(state.x, ctx.schedule[step], tuple(range(window)))])
             x, memory = ctx.solver.step(state.solver, state.x, clean, step)
@@ -126,7 +129,7 @@ class Fifo(Method):
         """One iteration: all windows read the old latents; each latent of the queue comes one rung down."""
         rungs, turn, lo = self._ladder(ctx, course), state.step - course.base, state.extra["lo"]
         jobs = course.queue.jobs(turn)
-        x, cleans = advance(ctx.denoise, state.x, lo, jobs, rungs, lambda span: course.rungs(span, turn))
+        x, cleans = advance(ctx.denoise, state.x, lo, jobs, rungs, lambda i: course.rung(i, turn))
         start = jobs[0].update[0]
         shown = torch.cat(cleans, 2)[:, :, : ctx.grid.frames - start]  # without what is fed past the end
         events: list[Event] = [Preview(state.step, shown, start)]
@@ -150,7 +153,7 @@ class Fifo(Method):
         x = state.x[:, :, :frames]
         if turns and rung == course.floor:
             x = add_noise(x, ctx.fresh(f"miga{turns}", 0, frames).to(x), rungs[rung])
-        x, cleans = advance(ctx.denoise, x, 0, course.last_jobs(turn), rungs, lambda span: [rung] * (span[1] - span[0]))
+        x, cleans = advance(ctx.denoise, x, 0, course.last_jobs(turn), rungs, lambda _: rung)
         done = state.step + 1 == course.steps
         event: Event = Final(0, frames, x) if done else Preview(state.step, torch.cat(cleans, 2))
         return replace(state, x=x, step=state.step + 1, done=done), [event]
@@ -165,10 +168,8 @@ def _noise(ctx: Context, start: int, stop: int) -> Tensor:
 
 
 class Miga(Fifo):
-    """FIFO in groups of L latents that share a level (zigzag), with the last levels taken together (arXiv 2605.18233).
-
-    Long-range guidance latents and self-reflection of the paper are not part of this.
-    """
+    """FIFO in groups of L latents that share a level (zigzag); each call also sees M cleaner latents from further back,
+    and the last levels are taken together (arXiv 2605.18233, without its self-reflection)."""
 
     info = replace(
         Fifo.info,
@@ -179,6 +180,7 @@ class Miga(Fifo):
             **Fifo.info.settings,
             "partitions": Setting(0, "windows", "n: the queue holds n·f latents; 0: from the number of steps", 0, 256),
             "group": Setting(None, "latents", "L: neighbours that share a level; default: a third of a window", 1, 64),
+            "guides": Setting(None, "latents", "M: cleaner latents shown to each call; default: f/5", 0, 64),
             "finish": Setting(10 / 54, "1", "share of the levels that all latents take together", 0.0, 0.9),
             "passes": Setting(1, "1", "how often that last stage runs (2 in the public code)", 1, 8),
         },

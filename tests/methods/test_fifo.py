@@ -189,7 +189,7 @@ def test_groups_share_a_level_and_rise_along_the_queue() -> None:
     case = bench(frame_local, 25, info=model_info(native=6))
     course = Miga(group=3).course(25, 12, case.info)
     for turn in range(course.queue.iterations):
-        rungs = course.rungs((0, 25), turn)
+        rungs = [course.rung(i, turn) for i in range(25)]
         assert rungs == sorted(rungs)
         inside = [r for r in rungs if course.floor < r < course.top]
         assert all(inside.count(r) == 3 for r in set(inside) if r not in (rungs[0], rungs[-1]))
@@ -280,6 +280,86 @@ def test_last_stage_updates_each_latent_once_per_step(total: int) -> None:
         assert all(
             w[0] <= u[0] < u[1] <= w[1] <= total and w[1] - w[0] == 6 for w, u in ((j.window, j.update) for j in jobs)
         )
+
+
+def miga_of_lists(case: Bench, settings: dict, guides: int) -> Tensor:
+    """The zigzag queue over plain lists of tensors and rungs, windows and guides by rule; then the last stage."""
+    total, window, group = case.grid.frames, settings["window_latents"], settings["group"]
+    course = Miga(**settings).course(total, case.schedule.steps, case.info)
+    rungs, slots, net = (
+        ladder(case.schedule, course.top, "uniform"),
+        (course.top - course.floor) * group,
+        window - guides,
+    )
+    x = [latent_noise(case.grid, case.seed, i, i + 1) for i in range(total)]
+    rung, turn = [course.top] * total, 0
+    while any(r > course.floor for r in rung):
+        turn += 1
+        front, new, done = turn * group - slots, list(x), list(rung)
+        slot = 0
+        while slot < slots:
+            for size in (net - net // 2, net // 2):
+                a, b = front + slot, min(front + slot + size, front + slots)
+                slot += size
+                mine = [i for i in range(max(a, 0), min(b, total)) if i < turn * group]
+                if not mine or a >= b:
+                    continue
+                reach = max(window, min(turn * group, total))
+                start = max(0, min(b, reach) - net)
+                if start < guides:
+                    frames = list(range(window))
+                elif start >= guides * group:
+                    frames = [start - (group // 2 + m * group) for m in range(guides - 1, -1, -1)]
+                    frames += range(start, start + net)
+                else:
+                    frames = [start - (m + 1) * (start // guides) for m in range(guides - 1, -1, -1)]
+                    frames += range(start, start + net)
+                levels = Level.cat([rungs[rung[i]] for i in frames])
+                clean = case.denoise(Call(torch.cat([x[i] for i in frames], 2), levels, tuple(frames)))
+                for i in mine:
+                    z = clean[:, :, [frames.index(i, len(frames) - net if start >= guides else 0)]]
+                    new[i] = euler(x[i], z, float(rungs[rung[i]].sigma), float(rungs[rung[i] - 1].sigma))
+                    done[i] = rung[i] - 1
+        x, rung = new, done
+    video = torch.cat(x, 2)
+    for step in range(course.last):
+        now, then = (float(rungs[course.floor - step - d].sigma) for d in (0, 1))
+        moved = video.clone()
+        for job in course.last_jobs(step):
+            (a, b), (u, v) = job.window, job.update
+            clean = case.denoise(Call(video[:, :, a:b], rungs[course.floor - step], tuple(range(a, b))))
+            moved[:, :, u:v] = euler(video[:, :, u:v], clean[:, :, u - a : v - a], now, then)
+        video = moved
+    return video
+
+
+@pytest.mark.parametrize("window, group, guides", [(6, 2, 2), (7, 2, 3), (6, 3, 1), (5, 2, 0)])
+def test_miga_equals_lists(window: int, group: int, guides: int) -> None:
+    settings = {"window_latents": window, "group": group, "guides": guides, "start": "grow", "finish": 0.25}
+    for total in (window, window + 1, 2 * window + 1, 4 * window + 3):
+        case = bench(mixing, total, steps=6, info=model_info(native=window))
+        got, _ = case.run(Miga(**settings))
+        assert torch.allclose(got, miga_of_lists(case, settings, guides), atol=1e-5)
+        assert all(len(call.frames) == window for call in case.calls)
+
+
+def test_guides_of_the_published_size() -> None:
+    queue = Miga(group=7).course(200, 54, model_info(native=21)).queue
+    assert (queue.guides, queue.own) == (4, 17)
+    assert queue.behind(100) == (76, 83, 90, 97)  # 3 + 7m before the window
+    assert queue.behind(20) == (0, 5, 10, 15)  # fewer than four groups: evenly spaced
+    assert queue.behind(3) == ()
+
+
+def test_guides_are_never_updated_by_the_call_that_shows_them() -> None:
+    queue = Miga(group=3).course(60, 12, model_info(native=9)).queue
+    for turn in range(queue.iterations):
+        updated = [i for job in queue.jobs(turn) for i in range(*job.update)]
+        assert len(updated) == len(set(updated))
+        for job in queue.jobs(turn):
+            assert not set(job.guides) & set(range(*job.update)) and len(job.latents) == 9
+            assert all(queue.rung(g, turn) <= queue.rung(job.update[0], turn) for g in job.guides)
+            assert min(job.latents) >= queue.held(turn)[0]
 
 
 def test_last_stage_with_one_window_is_ordinary_sampling() -> None:
