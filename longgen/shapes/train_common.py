@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,25 +103,33 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every weight that has a gradient."""
+        """Update every weight; matrices of one shape are orthogonalised together, which is several times faster."""
         for group in self.param_groups:
+            alike: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
             for weight in group["params"]:
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                momentum.mul_(group["momentum"]).add_(weight.grad)
-                update = orthogonal((weight.grad + group["momentum"] * momentum).flatten(1))
-                scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-                weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
+                alike[weight.shape[0], weight[0].numel()].append(weight)
+            for (rows, columns), weights in alike.items():
+                updates = orthogonal(torch.stack([self._momentum(w, group["momentum"]) for w in weights]))
+                rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+                for weight, update in zip(weights, updates):
+                    weight.sub_(update.view(weight.shape), alpha=rate)
+
+    def _momentum(self, weight: nn.Parameter, decay: float) -> Tensor:
+        """Nesterov momentum as a matrix."""
+        momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+        momentum.mul_(decay).add_(weight.grad)
+        return torch.add(weight.grad, momentum, alpha=decay).flatten(1)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: quintic Newton-Schulz with the coefficients of Muon."""
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
-    x = x / (x.norm() + 1e-7)
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, roughly: quintic Newton-Schulz with the coefficients of Muon."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 def optimisers(model: nn.Module, hidden: list[nn.Parameter], muon: float, adamw: float) -> list[torch.optim.Optimizer]:

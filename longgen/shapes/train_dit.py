@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ TEXT_ENCODER: dict[str, Any] = {
 }
 MUON_RATE, ADAMW_RATE = 0.02, 1e-3
 EMA_DECAY = 0.999
-BATCH = 64
+BATCH = 32
 EMPTY_PROMPTS = 0.1
 SHIFT = 3.0
 FIRST_LATENT_WEIGHT = 3.0
@@ -124,6 +125,9 @@ class Pool:
 class Encoder:
     """Makes chunks of the pool: chunk k is a function of (seed, k) and the VAE alone."""
 
+    PART = 32
+    """Videos encoded at once."""
+
     def __init__(self, vae: AutoencoderKLWan, seed: int, device: torch.device, compiled: bool) -> None:
         self.vae, self.seed, self.device = vae, seed, device
         self.encode: Any = torch.compile(vae.encoder, dynamic=False) if compiled else vae.encoder
@@ -148,12 +152,13 @@ class Encoder:
         path = state / "latents" / f"{index:04d}.pt"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            parts = [self.raw(index, start, 32) for start in range(0, CHUNK, 32)]
+            parts = [self.raw(index, start, self.PART) for start in range(0, CHUNK, self.PART)]
             moments, near, rows = (torch.cat(column) for column in zip(*parts))
             std = torch.tensor(self.vae.config.latents_std).view(1, -1, 1, 1, 1)
             mean = (moments.chunk(2, 1)[0] - torch.tensor(self.vae.config.latents_mean).view(1, -1, 1, 1, 1)) / std
-            torch.save({"latents": mean.bfloat16(), "near": near, "rows": rows}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            part = path.with_suffix(f".{os.getpid()}")  # another process may be making the same chunk
+            torch.save({"latents": mean.bfloat16(), "near": near, "rows": rows}, part)
+            part.replace(path)
         return Pool(**torch.load(path, weights_only=True))
 
     def measure(self, state: Path) -> None:
@@ -164,7 +169,7 @@ class Encoder:
         """
         path = state / "latents" / "statistics.json"
         if not path.exists():
-            moments = torch.cat([self.raw(CHUNK, start, 32)[0] for start in range(0, 256, 32)])
+            moments = torch.cat([self.raw(CHUNK, i * self.PART, self.PART)[0] for i in range(8)])
             mean, logvar = (m.transpose(0, 1).flatten(1) for m in moments.chunk(2, 1))
             std = (mean.var(1) + logvar.exp().mean(1)).sqrt()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +247,8 @@ def train(state: Path, encoder: Encoder, budget: Budget, growth: Growth, seed: i
     pool = join([encoder.chunk(state, i) for i in range(grown)])
     clock = Clock(budget, log, warmup=200)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + log.step)
+    if encoder.device.type == "cpu":  # PyTorch's flash backward takes longer than all the rest of a step here
+        model.transformer.set_attention_backend("_native_math")
     if compiled:
         model.transformer.compile_repeated_blocks(dynamic=False)
     losses, saved = [], log.seconds
