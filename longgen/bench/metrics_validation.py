@@ -244,7 +244,7 @@ def spearman(response: np.ndarray) -> float:
 
 def auc(clean: Sequence[float], faulty: Sequence[float], sign: int, absolute: bool) -> float | None:
     """Chance that a faulty segment scores worse than a clean one; ties count half."""
-    if not clean or not faulty:
+    if len(clean) == 0 or len(faulty) == 0:
         return None
     a, b = np.array(clean), np.array(faulty)
     a, b = (np.abs(a), np.abs(b)) if absolute else (sign * a, sign * b)

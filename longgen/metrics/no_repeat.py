@@ -7,7 +7,7 @@ import numpy as np
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Video
 from longgen.metrics.longstats import Samples, frames_in, squared_distances
 from longgen.metrics.looks import tiny
-from longgen.metrics.recurrence import SHORTEST, STILL
+from longgen.metrics.recurrence import SHORTEST, STILL, to_midpoints
 
 
 class NoRepeat(Metric):
@@ -42,21 +42,24 @@ class NoRepeat(Metric):
         n = points.shape[0]
         width = max(2, min(frames_in(1.0, fps), n // 4))
         d2 = squared_distances(points)
-        away = np.sqrt([np.diagonal(d2, -d)[:width].mean() for d in range(1, n - width + 1)])  # A(1), A(2), …
+        between = to_midpoints(d2)
+        lags = np.arange(2, 2 * (n - width) + 1) / 2  # whole and half frames: a period need not be a whole number
+        lines = [np.diagonal(d2, -int(d)) if d == int(d) else np.diagonal(between, -int(d) - 1) for d in lags]
+        away = np.sqrt([line[:width].mean() for line in lines])  # A(1), A(1½), A(2), …
         if away.max() < STILL:
             raise Unavailable("nothing moves away from the opening: a still picture neither repeats nor goes on")
         furthest = np.maximum.accumulate(away)
-        valid = (np.arange(1, away.size + 1) >= frames_in(SHORTEST, fps, 3)) & (furthest >= away.max() / 2)
+        valid = (lags >= frames_in(SHORTEST, fps, 3)) & (furthest >= away.max() / 2)
         if not valid.any():
             raise Unavailable(f"too short to come back: {n / fps:.2f} s")
         ratio = np.where(valid, away / furthest, np.inf)
         best = int(ratio.argmin())
-        curve = {"t": (np.arange(1, away.size + 1) / fps).tolist(), "y": away.tolist()}
+        curve = {"t": (lags / fps).tolist(), "y": away.tolist()}
         return Score.of(
             float(ratio[best]),
             n=int(valid.sum()),
             extras={
-                "nearest_s": (best + 1) / fps,
+                "nearest_s": float(lags[best]) / fps,
                 "rmse": float(away[best]) / 255,
                 "curves": {"difference from the opening, grey levels": curve},
             },

@@ -27,9 +27,10 @@ def qualities(frame: Frame) -> Vector:
     """
     small = shrink(frame, SIDE).astype(np.float32)
     picture, grey = lab(small), cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    fine = cv2.Laplacian(grey, cv2.CV_32F)[1:-1, 1:-1]
+    inner = (slice(1, -1),) * 2 if min(grey.shape) > 2 else ...
+    fine = cv2.Laplacian(grey, cv2.CV_32F)[inner]
     dx, dy = gradient(grey)
-    steep = dx[1:-1, 1:-1] ** 2 + dy[1:-1, 1:-1] ** 2
+    steep = dx[inner] ** 2 + dy[inner] ** 2
     sharp = 0.5 * np.log((np.mean(fine**2) + 0.25) / (np.mean(steep) + 0.25))
     values = (
         grey.mean(),
@@ -48,8 +49,8 @@ def _noise(grey: Frame) -> float:
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     response = cv2.filter2D(grey, cv2.CV_32F, mask)[1:-1, 1:-1]
     rows, columns = response.shape[0] // 8, response.shape[1] // 8
-    if rows == 0 or columns == 0:
-        return float(np.sqrt(np.mean(response**2) / 36))
+    if rows == 0 or columns == 0:  # a picture of less than ten rows: all of it is one block
+        return float(np.sqrt(np.mean(response**2) / 36)) if response.size else 0.0
     blocks = response[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8)
     power = np.sort((blocks**2).mean((1, 3)).ravel()) / 36
     return float(np.sqrt(power[: max(1, power.size // 5)].mean()))

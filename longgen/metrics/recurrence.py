@@ -52,6 +52,11 @@ class Returns:
         return near & left & (self.lags[:, None] >= frames_in(SHORTEST, self.fps, 3))
 
 
+def to_midpoints(d2: Floats) -> Floats:
+    """Mean squared differences [n, n] → those of every row and the midpoint of frames s and s + 1, [n, n − 1]."""
+    return np.asarray(np.maximum((d2[:, :-1] + d2[:, 1:]) / 2 - np.diagonal(d2, -1)[None] / 4, 0))
+
+
 def returns(points: Floats, fps: float) -> Returns:
     """Compare every moment with all earlier ones.
 
@@ -68,8 +73,7 @@ def returns(points: Floats, fps: float) -> Returns:
     d2 = squared_distances(points)
     if d2.max() < STILL**2:
         raise Unavailable("nothing moves: a still picture neither repeats nor goes on")
-    step = np.diagonal(d2, -1)
-    between = np.maximum((d2[:, :-1] + d2[:, 1:]) / 2 - step[None] / 4, 0)  # to the midpoint of frames s and s + 1
+    step, between = np.diagonal(d2, -1), to_midpoints(d2)
     lags = np.arange(1, 2 * (n - window) - 1) / 2 + 0.5
     distance = np.full((lags.size, n), np.inf)
     for row, lag in enumerate(lags):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ import numpy as np
 from longgen.metrics.aggregate import mean_over_videos
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Video
 from longgen.metrics.flow import shrink, warp
-from longgen.metrics.longstats import Floats
+from longgen.metrics.longstats import Floats, fisher
 
 REACH = 8
 CELLS = 16
@@ -111,14 +110,3 @@ def grid_test(r: Floats, at: Floats) -> tuple[float, int]:
     gap = min((b - a for a, b in pairwise(at)), default=r.size)
     shifted = np.array([r[(at + k) % r.size].mean() for k in range(int(gap))])
     return float((shifted >= shifted[0]).sum() / shifted.size), shifted.size
-
-
-def fisher(ps: Sequence[float]) -> float:
-    """Fisher's combination of independent p values: the upper tail of χ² with 2n degrees of freedom at −2 Σ ln p.
-
-    >>> round(fisher([0.04]), 12), round(fisher([0.1, 0.1]), 4)
-    (0.04, 0.0561)
-    """
-    half = -math.fsum(map(math.log, ps))
-    terms = [math.exp(-half + (k * math.log(half) if half else 0.0) - math.lgamma(k + 1)) for k in range(len(ps))]
-    return min(1.0, math.fsum(terms)) if half else 1.0
