@@ -6,6 +6,7 @@ BENCHES: dict[str, str] = {
     "attention": "longgen.bench.attention:run",
     "model": "longgen.bench.model:run",
     "metrics": "longgen.bench.metrics_validation:run",
+    "metrics-judge": "longgen.bench.metrics_judge:run",
     "metrics-cost": "longgen.bench.metrics:run",
     "memory": "longgen.bench.memory:run",
     "quality": "longgen.bench.quality:run",

@@ -236,10 +236,16 @@ def is_monotone(response: np.ndarray) -> bool:
 
 
 def spearman(response: np.ndarray) -> float:
-    """Rank correlation with the dose; ties share their mean rank, a constant gives 0."""
-    ranks = np.array([(response < r).sum() + ((response == r).sum() - 1) / 2 for r in response])
-    dose = np.arange(response.size)
-    return float(np.corrcoef(ranks, dose)[0, 1]) if ranks.std() else 0.0
+    """Rank correlation with the dose; a constant response gives 0."""
+    return rank_correlation(response, np.arange(response.size)) or 0.0
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's ρ, ties at their mean rank; None where one side is constant."""
+    ranks = [np.array([(x < v).sum() + ((x == v).sum() - 1) / 2 for v in x]) for x in (a, b)]
+    if len(a) < 3 or ranks[0].std() == 0 or ranks[1].std() == 0:
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def auc(clean: Sequence[float], faulty: Sequence[float], sign: int, absolute: bool) -> float | None:

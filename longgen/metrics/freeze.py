@@ -13,15 +13,17 @@ from longgen.metrics.looks import tiny
 RUN = 0.4
 """Shortest stillness that counts, seconds."""
 STILL = 1.5
-"""Largest change of any of 16·16 cells, grey levels, that coding alone may cause within a run."""
+"""Largest change of luma of any of 16·16 cells, grey levels, that is no motion; lossy coding alone causes 0.7."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 class Freeze(Metric):
-    """Share of frames in stretches of ≥ 0.4 s in which no cell of a 16×16 grid changes by more than 1.5 grey levels.
+    """Share of frames in stretches of ≥ 0.4 s in which no cell of a 16×16 grid changes by more than 1.5 levels.
 
     The whole stretch is compared with its first frame, so that slow motion adds up and coding noise does not; the cell
-    that changes most decides, so that one small moving thing is motion. `motion_ratio` in `extras` tells a collapse of
-    motion without stillness: the median over the last third of the mean change per ¼ s, over that of the first third.
+    that changes most decides, so that one small moving thing is motion. Luma alone is looked at: coding shifts colour
+    more. `motion_ratio` in `extras` tells a collapse of motion without stillness: the median over the last third of the
+    mean change per ¼ s, over that of the first third.
     """
 
     info = MetricInfo(
@@ -45,7 +47,7 @@ class Freeze(Metric):
         self.changes: list[float] = []
 
     def add(self, moment: Moment) -> None:
-        self.recent.append(moment.shared(tiny))
+        self.recent.append(moment.shared(tiny).reshape(-1, 3) @ LUMA)
         self.still.append(False)
         if len(self.recent) > self.short:
             self.changes.append(float(np.abs(self.recent[-1] - self.recent[-1 - self.short]).mean()))
