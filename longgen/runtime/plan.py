@@ -122,7 +122,12 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     notes = list(_notes(request, info, grid, frames, composition))
     negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
     timeline = timeline or _timeline(request, frames, fps)
-    build(timeline, request.schedule, grid.stride, guidance, negative)  # refuses what it cannot do before weights load
+    prompts = build(timeline, request.schedule, grid.stride, guidance, negative)
+    if composition.chain and prompts.space == "output" and len(prompts.texts) > 1:
+        raise BadInput(
+            f"--schedule {request.schedule} runs a window once per text, but {composition} shares keys between windows "
+            "that run once; use hold or travel"
+        )
     return Plan(
         request=request,
         info=info,

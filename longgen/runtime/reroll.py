@@ -23,7 +23,7 @@ from longgen.runtime.run import Job, Outcome, execute
 from longgen.runtime.sample import Sampler, conditions
 from longgen.runtime.sidecar import sidecar_path, write_json
 from longgen.story.reroll import Kept, KeptModel, free_latents
-from longgen.story.schedules import Ramps, build
+from longgen.story.schedules import build
 from longgen.story.timeline import find
 from longgen.types import Shot, Timeline
 
@@ -98,7 +98,6 @@ def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outc
     """
     model = session.model
     schedule = build(plan.timeline, plan.request.schedule, plan.grid.stride, plan.guidance, plan.negative)
-    assert isinstance(schedule, Ramps)
     before = read_latents(run.latents, plan, model)
     free = free_latents(schedule, index, plan.grid.frames)
     kept = Kept(before, _first_noise(plan, run, model), free)

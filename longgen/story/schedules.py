@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 
 from longgen.errors import BadInput, unknown
-from longgen.protocols import PromptSchedule, Setting
+from longgen.protocols import Setting
 from longgen.types import Level, Mix, Timeline
 
 
@@ -315,9 +315,7 @@ SCHEDULES: dict[str, Kind] = {
 }
 
 
-def build(
-    timeline: Timeline, name: str, stride: int, guidance: float, negative: str = "", **options: Any
-) -> PromptSchedule:
+def build(timeline: Timeline, name: str, stride: int, guidance: float, negative: str = "", **options: Any) -> Ramps:
     """The prompt schedule called `name`, which may carry options: `travel:keys=true`, `relay:tail=2,epsilon=0.01`.
 
     Args:

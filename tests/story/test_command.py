@@ -109,6 +109,7 @@ def test_one_shot_again(model: Path, told: Path, tmp_path: Path) -> None:
         (["{told}/s.yaml", "--only", "two", "--seed", "1"], "--only takes the sidecar"),
         (["{told}/s.yaml", "--schedule", "hald"], "did you mean 'hold'"),
         (["{told}/s.yaml", "--schedule", "travel:lenght=3"], "did you mean 'length'"),
+        (["{told}/s.yaml", "--schedule", "blend", "--method", "windows,ditctrl"], "use hold or travel"),
         (["{told}/s.yaml", "--num-frames", "99"], "the shots last 60 frames"),
         (["{told}/s.yaml", "--dialect", "mapp"], "did you mean 'map'"),
         (["{told}/none.yaml"], "does not exist"),
