@@ -217,9 +217,9 @@ def _gather(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, plan: FrameGather, 
     common = set(plan.sets[0]).intersection(*plan.sets)
     if len(common) >= GATHER_COMMON:
         index = torch.tensor(sorted(common), device=k.device)
-        shared = (x.unflatten(1, (-1, p)).index_select(1, index).flatten(1, 2) for x in (k, v))
+        keys, values = (x.unflatten(1, (-1, p)).index_select(1, index).flatten(1, 2) for x in (k, v))
         rest = FrameGather(p, tuple(tuple(j for j in s if j not in common) for s in plan.sets))
-        return merge([kernel(q, *shared, scale), _gather(kernel, q, k, v, rest, scale)])
+        return merge([kernel(q, keys, values, scale), _gather(kernel, q, k, v, rest, scale)])
     n = max(1, GATHER_COPIES * (k.shape[1] // p) // size)
     done = [
         _gathered(kernel, q[:, a * p : (a + n) * p], k, v, p, plan.sets[a : a + n], scale)
