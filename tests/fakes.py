@@ -170,12 +170,17 @@ def oracle(rho: float = 0.9) -> Denoise:
 # --------------------------------------------------------------------------------------------------------------- loops
 
 
+def _alike(a: Call, b: Call) -> bool:
+    return a.x.shape == b.x.shape and torch.equal(a.level.sigma, b.level.sigma)
+
+
 @dataclass
 class Bench:
     """Runs one loop on a fake model and keeps what happened.
 
     Args:
         reverse: evaluate the calls of a step last to first, to show that their order does not matter.
+        stacked: evaluate calls of one shape and level as one batch; for models that do not look at `frames`.
         noise: noise(start, stop) instead of the default keyed noise.
         dtype: of the noise; the loop's own arithmetic follows its rules.
     """
@@ -187,6 +192,7 @@ class Bench:
     seed: int = 0
     solver: Any = None
     reverse: bool = False
+    stacked: bool = False
     noise: Callable[[int, int], Tensor] | None = None
     start: int = 0
     calls: list[Call] = field(default_factory=list)
@@ -195,8 +201,20 @@ class Bench:
     def _denoise(self, calls: Sequence[Call]) -> list[Tensor]:
         self.calls += calls
         self.per_step.append(len(calls))
+        if self.stacked:
+            return self._together(calls)
         order = reversed(range(len(calls))) if self.reverse else range(len(calls))
         done = {i: self.denoise(calls[i]) for i in order}
+        return [done[i] for i in range(len(calls))]
+
+    def _together(self, calls: Sequence[Call]) -> list[Tensor]:
+        """One evaluation for all calls of one shape and level, as batch-mates."""
+        done: dict[int, Tensor] = {}
+        while len(done) < len(calls):
+            first = calls[next(i for i in range(len(calls)) if i not in done)]
+            mates = [i for i, c in enumerate(calls) if i not in done and _alike(c, first)]
+            batch = self.denoise(replace(first, x=torch.cat([calls[i].x for i in mates])))
+            done |= dict(zip(mates, batch.split(1), strict=True))
         return [done[i] for i in range(len(calls))]
 
     def context(self) -> Context:

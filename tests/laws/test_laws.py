@@ -101,9 +101,10 @@ def partition(name: str, settings: Mapping[str, Any]) -> None:
 def mates(name: str, settings: Mapping[str, Any]) -> None:
     method = build(name, settings)
     for frames in lengths(method):
-        forward, _ = looped(method, mixing, frames).run(method)
-        backward, _ = looped(method, mixing, frames, reverse=True).run(method)
-        assert same(forward, backward), f"{frames} latents"
+        alone, backward, together = (
+            looped(method, mixing, frames, **how).run(method)[0] for how in ({}, {"reverse": True}, {"stacked": True})
+        )
+        assert same(alone, backward) and same(alone, together), f"{frames} latents"
 
 
 def resume(name: str, settings: Mapping[str, Any]) -> None:
