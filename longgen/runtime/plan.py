@@ -115,7 +115,7 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     frames = _frames(request, info, fps, timeline)
     size = _size(request, info)
     grid = info.grid(frames, *size)
-    composition = compose(_method(request.method, frames, info), request.set).fit(info).fit(info)
+    composition = compose(_method(request.method, frames, info), request.set).fit(info)
     check(composition, grid.frames, info)
     steps = request.num_inference_steps or info.steps
     guidance = info.guidance if request.guidance_scale is None else request.guidance_scale
