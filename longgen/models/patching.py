@@ -26,11 +26,11 @@ class Stage:
     attend: Attend
     sites: tuple[Site, ...] = ()
     texts: tuple[TextPlan, ...] = ()
+    plain: bool = True  # every row has one text for all its latents
 
-    @property
-    def plain(self) -> bool:
-        """Every row has one text for all its latents."""
-        return all(text.plain for text in self.texts)
+    def enter(self, sites: tuple[Site, ...], texts: tuple[TextPlan, ...]) -> None:
+        self.sites, self.texts = sites, texts
+        self.plain = all(text.plain for text in texts)
 
 
 def video_attention(
@@ -59,17 +59,34 @@ def video_attention(
     return attend(rotate(q), rotate(k), v, Dense())[0]
 
 
-def text_attention(patch: Patch, site: Site, text: TextPlan, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
-    """Video queries [1, S, N, D] on the text keys [1, m·L, N, D] of m texts, each latent on those it may see."""
+def text_attention(
+    patch: Patch,
+    site: Site,
+    text: TextPlan,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attend: Attend,
+    words: Tensor | None = None,
+) -> Tensor:
+    """Video queries [1, S, N, D] on the text keys [1, m·L, N, D] of m texts, each latent on those it may see.
+
+    Args:
+        words: [m·L] bool, false for padding that no query sees; None where padding counts as text.
+    """
+    seen_words = [None] * text.count if words is None else list(words.chunk(text.count))
 
     def part(at: Site, queries: Tensor, keys: Tensor, values: Tensor) -> Part:
         if patch.cross is not None:
             return patch.cross(at, queries, keys, values, attend)
         return attend(queries, keys, values, Dense())
 
+    segments = [
+        (keys, values) if mine is None else (keys[:, mine], values[:, mine])
+        for keys, values, mine in zip(k.chunk(text.count, dim=1), v.chunk(text.count, dim=1), seen_words, strict=True)
+    ]
     if text.plain:
-        return part(site, q, k, v)[0]
-    segments = list(zip(k.chunk(text.count, dim=1), v.chunk(text.count, dim=1), strict=True))
+        return part(site, q, *segments[0])[0]
     if text.penalties is not None:
         # A penalty is constant over a text's tokens, so it acts on that part's log-sum-exp.
         cost = text.penalties.to(q.device).repeat_interleave(site.tokens, dim=0)  # [S, m]

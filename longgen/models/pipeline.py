@@ -57,8 +57,7 @@ class PipelineDenoiser(BaseDenoiser):
     def forward(self, jobs: Sequence[Job]) -> list[Tensor]:
         transformer = self.model.experts[jobs[0].expert]
         x = torch.cat([job.call.x for job in jobs]).to(self.model.device, self.model.dtype)
-        self.stage.sites = tuple(self._site(job) for job in jobs)
-        self.stage.texts = tuple(job.text for job in jobs)
+        self.stage.enter(tuple(self._site(job) for job in jobs), tuple(job.text for job in jobs))
         with self._several_texts(transformer), self._caches.context(transformer, jobs, self._steps):
             for positions in self._worn:
                 positions.place(x.shape[2])

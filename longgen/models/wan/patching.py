@@ -79,11 +79,15 @@ class SelfProcessor(Processor):
     ) -> Tensor:
         assert rotary_emb is not None
         q, k, v = heads(attn, hidden_states, None)  # [B, S, N, D]
+        return project_out(attn, self._rows(q, k, v, rotary_emb), q.dtype)
+
+    @torch.compiler.disable  # hooks read the stage, which changes at every call
+    def _rows(self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         rows = []
         for site, qb, kb, vb in zip(self.stage.sites, q.split(1), k.split(1), v.split(1), strict=True):
-            rotate, here = rotation(rotary_emb, site.tokens, self.theta), replace(site, layer=self.layer)
+            rotate, here = rotation(rotary, site.tokens, self.theta), replace(site, layer=self.layer)
             rows.append(video_attention(self.patch, here, qb, kb, vb, rotate, self.stage.attend))
-        return project_out(attn, torch.cat(rows), q.dtype)
+        return torch.cat(rows)
 
 
 @dataclass
@@ -103,6 +107,10 @@ class CrossProcessor(Processor):
         if self.patch.cross is None and self.stage.plain:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         q, k, v = heads(attn, hidden_states, encoder_hidden_states)
+        return project_out(attn, self._rows(q, k, v), q.dtype)
+
+    @torch.compiler.disable
+    def _rows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = []
         for b, (site, text) in enumerate(zip(self.stage.sites, self.stage.texts, strict=True)):
             used = text.tokens.shape[1]  # rows with fewer texts were padded to the longest
@@ -110,7 +118,7 @@ class CrossProcessor(Processor):
             rows.append(
                 text_attention(self.patch, here, text, q[mine], k[mine, :used], v[mine, :used], self.stage.attend)
             )
-        return project_out(attn, torch.cat(rows), q.dtype)
+        return torch.cat(rows)
 
 
 def heads(attn: Any, hidden: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
