@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -95,6 +94,11 @@ def read(frames: Tensor | Array) -> Reading:
     video = torch.as_tensor(frames)
     if video.ndim != 4 or video.shape[-1] != 3 or video.shape[1] != video.shape[2]:
         raise ValueError(f"a shapes video is [frames, side, side, 3], not {tuple(video.shape)}")
+    parts = [_read(part) for part in video.split(32)]  # frames are independent; a few at a time stay in cache
+    return Reading(**{name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
+
+
+def _read(video: Tensor) -> dict[str, Tensor]:
     video = video.float() / 255 if video.dtype == torch.uint8 else video.float()
     video = video.permute(0, 3, 1, 2)  # F 3 H W
     shade, gradient, back = _background(video)
@@ -109,7 +113,7 @@ def read(frames: Tensor | Array) -> Reading:
     shape, size, overlap = _outline(cover, centre)
     there = objects > 0
     shape = torch.where(there & (overlap >= MIN_OVERLAP), shape, -1)
-    arrays = {
+    return {
         "colour": torch.where(there, _nearest(rgb, COLOURS, COLOUR_REACH), -1),
         "shape": shape,
         "background": _nearest(shade, BACKGROUNDS, SHADE_REACH),
@@ -122,7 +126,6 @@ def read(frames: Tensor | Array) -> Reading:
         "gradient": gradient,
         "overlap": overlap,
     }
-    return Reading(**{name: value.numpy() for name, value in arrays.items()})
 
 
 def _background(video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,29 +176,36 @@ def components(ground: Tensor) -> Tensor:
 
     Every pixel starts with its own number; the largest number within two pixels spreads until nothing changes.
     """
+    return torch.cat([_components(part) for part in ground.split(16)])  # small enough for a core's cache
+
+
+def _components(ground: Tensor) -> Tensor:
     frames, height, width = ground.shape
-    own = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, height, width)
-    labels = own * ground
+    own = torch.arange(1, height * width + 1, dtype=torch.int16 if height * width < 2**15 else torch.int32)
+    labels = own.view(1, height, width) * ground
     active = torch.arange(frames)
     while len(active):
-        now = labels[active]
+        now, mask = labels[active], ground[active]
         spread = now
         for _ in range(4):
-            spread = _pool(spread) * ground[active]
+            spread = _largest(spread) * mask
         labels[active] = spread
         active = active[(spread != now).flatten(1).any(1)]
     return labels.long()
 
 
-def _pool(x: Tensor) -> Tensor:
+def _largest(x: Tensor) -> Tensor:
     """Maximum over 5 x 5 pixels on the torus, [F, H, W]."""
-    x = F.max_pool2d(F.pad(x[:, None], (2, 2, 0, 0), mode="circular"), (1, 5), 1)
-    return F.max_pool2d(F.pad(x, (0, 0, 2, 2), mode="circular"), (5, 1), 1)[:, 0]
+    for axis in (1, 2):
+        two = torch.maximum(x, x.roll(1, axis))
+        four = torch.maximum(two, two.roll(2, axis))
+        x = torch.maximum(four, x.roll(4, axis)).roll(-2, axis)
+    return x
 
 
 def _grow(mask: Tensor) -> Tensor:
     """The mask and two pixels about it: where its anti-aliased edge may lie."""
-    return _pool(mask.float())
+    return _largest(mask.float())
 
 
 def _centre(cover: Tensor) -> Tensor:
