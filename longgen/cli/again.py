@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from longgen.cli.options import as_json
 from longgen.cli.progress import Bars, say
 from longgen.cli.work import Work
 from longgen.config import validated
@@ -40,9 +43,14 @@ def make_again(work: Work, path: Path, only: str, options: dict[str, Any]) -> No
     latents = target.path.with_suffix(".safetensors") if work.save_latents else None
     with Bars(plan.frames) as bars:
         job = Job(target=target, latents_out=latents, on_progress=bars.on_step, on_frames=bars.on_frames)
-        facts = reroll(session, run, plan, index, job).sidecar["reroll"]
+        outcome = reroll(session, run, plan, index, job)
+    facts = outcome.sidecar["reroll"]
     if not facts["latents_equal"]:
         raise RunFailed(f"{target.path}: latents outside the shot changed; this is a bug")
+    if work.contact_sheet:
+        say(str(work.sheet(plan, target.path)))
+    if work.json:
+        typer.echo(as_json(outcome.sidecar))
     first, stop = facts["free_latents"]
     say(f"{target.path}  {plan.frames} frames; latents {first} to {stop - 1} were free, the others are the same bits")
     changed = facts["changed_frames"]

@@ -54,7 +54,11 @@ def story_command(
         raise BadInput("a story has its prompts in its file; use `longgen generate` for --prompt")
     work = Work(output, codec=codec, crf=crf, save_latents=save_latents, contact_sheet=storyboard, resume=resume)
     work.overwrite, work.json = overwrite, json_output
+    _belongs({"--shots": shots, "--endpoint": endpoint}, "--from", from_text is not None)
+    _belongs({"--as": show_as}, "--show", show)
+    _belongs({"--dialect": dialect}, "a story file", story is not None)
     if only is not None:
+        _belongs({"--show": show or None, "--dry-run": dry_run or None}, "a whole story, not to --only", False)
         make_again(work, Path(story or ""), only, options)
         _beside(work, clips)
         return
@@ -74,6 +78,13 @@ def story_command(
         return
     work.run()
     _beside(work, clips)
+
+
+def _belongs(given: dict[str, Any], to: str, there: bool) -> None:
+    """An option that would do nothing is refused."""
+    for name, value in given.items():
+        if value is not None and not there:
+            raise BadInput(f"{name} belongs to {to}")
 
 
 def _timeline(work: Work, telling: Telling, asked: Any) -> Timeline:

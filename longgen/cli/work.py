@@ -132,10 +132,11 @@ class Work:
             outcome = self.session.run(plan, job, self.prompts)
         say(f"{path}  {plan.frames} frames, {plan.frames / plan.fps:.1f} s  ({_spent(outcome.sidecar['timings'])})")
         if self.contact_sheet:
-            say(str(self._sheet(plan, path)))
+            say(str(self.sheet(plan, path)))
         return outcome
 
-    def _sheet(self, plan: Plan, path: Path) -> Path:
+    def sheet(self, plan: Plan, path: Path) -> Path:
+        """Stills with prompts and times, as OUT.png."""
         from longgen.media.sheet import contact_sheet
 
         prompts = [(s.start, s.prompt) for s in plan.timeline.shots]
