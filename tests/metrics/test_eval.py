@@ -210,6 +210,36 @@ def test_result_files_round_trip(folder: Path, tmp_path: Path, capsys) -> None:
     assert (code, totals["total"], len(totals["missing"])) == (0, None, 15)
 
 
+def test_random_weights_are_marked(folder: Path, tmp_path: Path, capsys) -> None:
+    args = ("--metrics", "subject_consistency", "--backend", "dino=random:1", "-o", tmp_path / "out")
+    code, out = eval_json(capsys, folder / "v0.mp4", *args)
+    assert code == 0
+    assert 0 < out["videos"][0]["scores"]["subject_consistency"] < 1
+    (record,) = read(tmp_path / "out" / "results.jsonl")
+    assert (record.backend, record.comparable) == ("dino=random:1", False)
+    assert not (tmp_path / "out" / "longgen_eval_results.json").exists(), "not comparable, not in VBench's file"
+    eval_json(capsys, folder / "v0.mp4", *args[:3], "dino=random:2", *args[4:])
+    assert len(read(tmp_path / "out" / "results.jsonl")) == 2, "other weights are another result"
+
+
+def test_sets_are_compared_with_a_reference(tmp_path: Path, capsys) -> None:
+    for side, darken in (("mine", 1), ("base", 1), ("dark", 4)):
+        (tmp_path / side).mkdir()
+        for i in range(4):
+            save(tmp_path / side / f"{i}.mkv", panning(32, 32, 32, 1 + i, seed=i + 10 * (side == "mine")) // darken)
+    args = (tmp_path / "mine", "--metrics", "kvd,fvd", "--backend", "i3d=random:1")
+    code, near = eval_json(capsys, *args, "--reference", tmp_path / "base", "-o", tmp_path / "out")
+    _, far = eval_json(capsys, *args, "--reference", tmp_path / "dark", "-o", tmp_path / "out")
+    assert code == 0
+    assert [len(v["scores"]) for v in near["videos"]] == [0, 0, 0, 0]
+    for name in ("kvd", "fvd"):
+        assert (near["summary"][name]["n"], near["summary"][name]["reference"]) == (8, 8)
+        assert near["summary"][name]["value"] < far["summary"][name]["value"]
+    assert len(read(tmp_path / "out" / "results.jsonl")) == 2 * 12, "features are kept once per file"
+    _, alone = eval_json(capsys, *args)
+    assert "--reference" in alone["summary"]["kvd"]["reason"]
+
+
 def test_standard_mode_scores_a_prompts_own_dimensions(tmp_path: Path, capsys) -> None:
     prompt = "a still pond, static shot"
     for i in range(7):
