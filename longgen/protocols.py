@@ -235,12 +235,16 @@ class PromptSchedule(Protocol):
 
 @dataclass(frozen=True)
 class Conditions:
-    """All that a denoiser is conditioned on. Images are uint8 [H, W, 3]; a control video is uint8 [F, H, W, 3]."""
+    """All that a denoiser is conditioned on. Images are uint8 [H, W, 3]; a control video is uint8 [F, H, W, 3].
+
+    `fps` is that of the video to make, for models whose positions count seconds; None is the model's own.
+    """
 
     prompts: PromptSchedule
     image: Tensor | None = None
     control: Tensor | None = None
     seed: int = 0
+    fps: float | None = None
 
 
 @runtime_checkable

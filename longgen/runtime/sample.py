@@ -140,7 +140,7 @@ def conditions(plan: Plan, prompts: PromptSchedule | None = None, **media: Tenso
 
         request = plan.request
         prompts = build(plan.timeline, request.schedule, plan.grid.stride, plan.guidance, plan.negative)
-    return Conditions(prompts, seed=plan.seed, **media)
+    return Conditions(prompts, seed=plan.seed, fps=plan.fps, **media)
 
 
 def _sliced(x: Tensor) -> Callable[[int, int], Tensor]:

@@ -1,0 +1,94 @@
+"""What an LTX-Video checkpoint is, from its JSON files. Knows config keys; loads nothing.
+
+Defaults are LTXPipeline's own (diffusers 0.42.1): 161 frames of 512×704, 25 frames per second, 50 steps, guidance 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from longgen.errors import BadInput
+from longgen.models.describe import Files
+from longgen.types import ModelInfo, Rope
+
+PIPELINES = ("LTXPipeline",)
+DEFAULTS: dict[str, Any] = {"native_frames": 161, "native_size": (512, 704), "fps": 25.0, "steps": 50, "guidance": 3.0}
+TEXT_TOKENS = 128  # LTXPipeline's max_sequence_length
+CAPABILITIES = {
+    "per_latent_level",
+    "prefix_condition",
+    "rope",
+    "self_attention",
+    "cross_text",
+    "stream_decode",
+    "windows",
+}
+REFUSALS = {
+    "joint_text": "LTX-Video takes text through cross-attention",
+    "image": "images enter through LTXConditionPipeline, which is not driven yet",
+    "control": "LTX-Video takes no control video",
+}
+
+
+def describe(files: Files) -> ModelInfo:
+    """ModelInfo of an LTXPipeline folder; values of longgen.json win over the family's defaults."""
+    pipeline = files.index.get("_class_name")
+    if pipeline not in PIPELINES:
+        raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {', '.join(PIPELINES)}")
+    transformer, values = files.config("transformer"), {**DEFAULTS, **files.overrides}
+    time, space = ratios(files.config("vae"))
+    heads, head = int(transformer.get("num_attention_heads", 32)), int(transformer.get("attention_head_dim", 64))
+    height, width = values["native_size"]
+    return ModelInfo(
+        id=files.id,
+        family="ltx",
+        variant=values.get("variant", "ltx-video"),
+        channels=int(transformer.get("in_channels", 128)),
+        stride=time,
+        spatial=space,
+        patch=(
+            int(transformer.get("patch_size_t", 1)),
+            int(transformer.get("patch_size", 1)),
+            int(transformer.get("patch_size", 1)),
+        ),
+        native_frames=values["native_frames"],
+        native_size=(height, width),
+        fps=float(values["fps"]),
+        steps=values["steps"],
+        guidance=float(values["guidance"]),
+        flow_shift=None,
+        layers=int(transformer.get("num_layers", 28)),
+        heads=heads,
+        head_dim=head,
+        ffn_dim=4 * heads * head,
+        text_tokens=min(TEXT_TOKENS, files.text_tokens),
+        # A third of the inner width turns with time; angles are not per head.
+        rope=Rope("coords", 2 * (heads * head // 6), 10_000.0),
+        capabilities=CAPABILITIES,
+        negative_prompt=values.get("negative_prompt", ""),
+        parameters=parameters(transformer),
+        refusals=REFUSALS,
+    )
+
+
+def ratios(vae: Mapping[str, Any]) -> tuple[int, int]:
+    """Temporal and spatial compression as AutoencoderKLLTXVideo computes them from its config."""
+    halvings = sum(vae.get("spatio_temporal_scaling", (True, True, True, False)))
+    time = vae.get("temporal_compression_ratio") or int(vae.get("patch_size_t", 1)) * 2**halvings
+    space = vae.get("spatial_compression_ratio") or int(vae.get("patch_size", 4)) * 2**halvings
+    return int(time), int(space)
+
+
+def parameters(config: Mapping[str, Any]) -> int:
+    """Weights of the transformer, counted from its config."""
+    d = int(config.get("num_attention_heads", 32)) * int(config.get("attention_head_dim", 64))
+    cross, caption = int(config.get("cross_attention_dim", 2048)), int(config.get("caption_channels", 4096))
+    channels = int(config.get("in_channels", 128))
+    out = int(config.get("out_channels") or channels)
+    own = 4 * (d * d + d) + 2 * d  # projections, and the norms of q and k
+    text = 2 * (d * d + d) + 2 * (cross * d + d) + 2 * d
+    block = own + text + 2 * 4 * d * d + 4 * d + d + 6 * d
+    time = 256 * d + d + d * d + d + 6 * (d * d + d)
+    words = caption * d + d + d * d + d
+    return int(config.get("num_layers", 28)) * block + time + words + channels * d + d + d * out + out + 2 * d
