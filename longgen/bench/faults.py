@@ -34,12 +34,12 @@ DOSES: dict[str, tuple[float, ...]] = {
 untouched footage):
 
 blur: σ in pixels of 192 rows that the last frame reaches, growing evenly from 0. step: grey levels by which every
-second window is brighter. swap: windows that stand in the wrong place. exposure, warm, tint: grey levels added by the
-last frame to all channels; to red and taken from blue; taken from green. fade, contrast: share of the colour, of the
-contrast left at the end. noise: σ in grey levels at the end. loop: share of the clip that replays its beginning.
-freeze: share of the clip that stands still. foreign: pieces of a tenth of the clip that come from another clip. mix:
-weight of another clip in the middle tenth. late: delay of the cut to the second shot, as a share of the clip. return:
-share of the picture that is another place when the camera comes back.
+second window is brighter. swap: windows of 8 frames that stand in the wrong place, less one. exposure, warm, tint: grey
+levels added by the last frame to all channels; to red and taken from blue; taken from green. fade, contrast: share of
+the colour, of the contrast left at the end. noise: σ in grey levels at the end. loop: share of the clip that replays
+its beginning. freeze: share of the clip that stands still. foreign: pieces of a tenth of the clip that come from
+another clip. mix: weight of another clip in the middle tenth. late: delay of the cut to the second shot, as a share of
+the clip. return: share of the picture that is another place when the camera comes back.
 """
 WINDOW = 16
 
@@ -60,7 +60,7 @@ def plant(fault: str, level: int, clip: Clip, other: Clip) -> Planted:
     n = len(clip.frames)
     whole = Planted(clip.frames, clip.fps, tuple(range(WINDOW, n, WINDOW)), ((0, "a"), (n // 2, "b")))
     special: dict[str, Callable[[], Planted]] = {
-        "swap": lambda: replace(whole, frames=_swapped(clip.frames, int(dose))),
+        "swap": lambda: _swapped(whole, int(dose)),
         "loop": lambda: replace(whole, frames=_looped(clip.frames, dose)),
         "freeze": lambda: replace(whole, frames=_frozen(clip.frames, dose)),
         "foreign": lambda: replace(whole, frames=_foreign(clip.frames, other.frames, int(dose))),
@@ -124,14 +124,14 @@ FRAMEWISE: dict[str, Callable[[Image, float, float, np.random.Generator], Image]
 }
 
 
-def _swapped(frames: Frames, count: int) -> Frames:
-    """The first `count` + 1 whole windows rotated by one; with fewer windows, as many as there are."""
-    whole = len(frames) // WINDOW
-    order = list(range(whole))
-    moved = min(count + 1, whole) if count else 0
-    order[:moved] = [*order[1:moved], *order[:1]] if moved else []
-    parts = [frames[k * WINDOW : (k + 1) * WINDOW] for k in order]
-    return np.concatenate([*parts, frames[whole * WINDOW :]])
+def _swapped(whole: Planted, count: int) -> Planted:
+    """Windows of 8 frames, the first `count` + 1 of them in reverse order: one jump more for every window."""
+    size = WINDOW // 2
+    order = list(range(-(-len(whole.frames) // size)))
+    moved = count + 1 if count else 0
+    order[:moved] = order[:moved][::-1]
+    parts = [whole.frames[k * size : (k + 1) * size] for k in order]
+    return replace(whole, frames=np.concatenate(parts), boundaries=tuple(range(size, len(whole.frames), size)))
 
 
 def _looped(frames: Frames, share: float) -> Frames:

@@ -50,8 +50,8 @@ PAIRS: tuple[tuple[str, str, int], ...] = (
 """(metric, its fault, sign of the response)."""
 EXEMPT: dict[str, frozenset[str]] = {"drift_noise": frozenset({"crf18", "half size"})}
 """Changes that a metric is not invariant to, by declaration: both take noise away."""
-OWN_CLEAN = frozenset({"late", "return"})
-"""Faults whose clean form is not the clip as it is: a cut on time, a return to an unchanged place."""
+OWN_CLEAN = frozenset({"late", "return", "swap"})
+"""Faults whose clean form is not the plain clip: a cut on time, a return to an unchanged place, windows of 8 frames."""
 SEGMENT = 48
 SLACK = 0.02
 """A step against the response counts when it is larger than this share of the clip's whole range."""

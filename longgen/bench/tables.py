@@ -166,10 +166,90 @@ def memory(folder: Path, args: list[str]) -> list[str]:
     )
 
 
+# ---------------------------------------------------------------------------------------------------------- metrics
+
+CHANGES = ("crf18", "half size", "half rate")
+
+
+def _asked(args: list[str]) -> str:
+    return dict(a.split("=") for a in args).get("metric", "")
+
+
+def _of_metric(rows: list[Row], metric: str) -> list[Row]:
+    """Rows of one metric, of all drifts ("drift"), or all rows ("")."""
+    return [r for r in rows if metric in ("", r["metric"]) or (metric == "drift" and r["metric"].startswith("drift_"))]
+
+
+def validation(folder: Path, args: list[str]) -> list[str]:
+    """One line per metric and fault (`metric=NAME` for one, `metric=drift` for all drifts)."""
+    metric = _asked(args)
+    head = (
+        "metric",
+        "fault",
+        "rises with the dose",
+        "AUC at dose 2",
+        "segments",
+        "effect of dose 2",
+        *CHANGES,
+        "passes",
+    )
+    return table(head, [_validated(r) for r in _of_metric(load(folder, "metrics"), metric)])
+
+
+def _validated(row: Row) -> list[str]:
+    failed = [name for name, good in row["passes"].items() if not good]
+    abstained = f" ({row['abstained']} without a value)" if row["abstained"] else ""
+    return [
+        f"`{row['metric']}`",
+        row["fault"],
+        f"{row['monotone']} of {row['clips_scored']} clips",
+        "–" if row["auc"] is None else f"{row['auc']:.3f}",
+        f"{row['segments']}{abstained}",
+        f"{row['effect']:.3g}",
+        *(_shift(row, change) for change in CHANGES),
+        "yes" if not failed else f"**no: {', '.join(failed)}**",
+    ]
+
+
+def _shift(row: Row, change: str) -> str:
+    value = row["shift"].get(change)
+    text = "–" if value is None else f"{100 * value:.1f} %"
+    return f"{text} (not claimed)" if change in row["exempt"] else text
+
+
+def doses(folder: Path, args: list[str]) -> list[str]:
+    """The median over the clips of every metric at doses 0-5, and the doses themselves."""
+    metric = _asked(args)
+    body = []
+    for row in _of_metric(load(folder, "metrics"), metric):
+        columns = zip(*(v for v in row["clips"].values() if None not in v))
+        medians = [sorted(c)[len(c) // 2] for c in columns]
+        body.append(
+            [f"`{row['metric']}`", row["fault"], ", ".join(map(str, row["doses"])), *(f"{m:.3g}" for m in medians)]
+        )
+    return table(["metric", "fault", "doses", "clean", "1", "2", "3", "4", "5"], [b for b in body if len(b) == 9])
+
+
+def agreement(folder: Path, args: list[str]) -> list[str]:
+    """Rank correlation with the exact judge."""
+    metric = _asked(args)
+    body = []
+    for row in _of_metric(load(folder, "metrics-judge"), metric):
+        rho = row["rho"]
+        verdict = "no value" if rho is None else ("yes" if rho * row["expected"] >= 0.5 else "**no**")
+        size = "size of " if row["size"] else ""
+        figures = ["–" if rho is None else f"{rho:+.2f}", str(row["n"]), verdict]
+        body.append([f"{size}`{row['metric']}`", row["truth"], "+" if row["expected"] > 0 else "−", *figures])
+    return table(["metric", "what the judge reads", "expected", "Spearman ρ", "videos", "|ρ| ≥ 0.5 as expected"], body)
+
+
 TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "quality": quality,
     "model": model,
     "vae": vae,
     "speed": speed,
     "memory": memory,
+    "validation": validation,
+    "doses": doses,
+    "agreement": agreement,
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from longgen.metrics.base import Embedder, Metric, MetricInfo, Moment, Score, Unavailable, Video
-from longgen.metrics.longstats import Floats, Samples, frames_in
+from longgen.metrics.longstats import Floats
 from longgen.metrics.looks import look
+from longgen.metrics.samples import Samples, curve, frames_in
 
 NEAREST = 0.5
 """Lags below this, in seconds, are left out: they measure motion and coding, and their number depends on the rate."""
@@ -49,42 +50,39 @@ class Coherence(Metric):
             raise Unavailable(f"too short: no two frames lie {NEAREST} s apart")
         likeness = np.clip(points @ points.T, 0, 1)
         lags = np.arange(1, n)
-        curve = np.array([np.diagonal(likeness, d).mean() for d in lags])
+        falling = np.array([np.diagonal(likeness, d).mean() for d in lags])
         far = lags >= least
         pairs = n - lags[far]
-        tau, rest = fit(lags[far] / fps, curve[far])
+        tau, rest = fit(lags[far] / fps, falling[far])
         thin = max(1, n // 64)
-        every = max(1, n // 200)
         return Score.of(
-            float((curve[far] * pairs).sum() / pairs.sum()),
+            float((falling[far] * pairs).sum() / pairs.sum()),
             n=int(pairs.sum()),
             extras={
-                "at": {f"{s:g} s": float(curve[round(s * fps) - 1]) for s in REPORTED if 0 < round(s * fps) < n},
-                "half_life_s": half_life(lags[far] / fps, curve[far]),
+                "at": {f"{s:g} s": float(falling[round(s * fps) - 1]) for s in REPORTED if 0 < round(s * fps) < n},
+                "half_life_s": half_life(lags[far] / fps, falling[far]),
                 "tau_s": tau,
                 "g_inf": rest,
-                "curves": {
-                    "likeness": {"t": (lags / fps)[::every].tolist(), "y": curve[::every].tolist(), "axis": "lag, s"}
-                },
+                "curves": {"likeness": curve(lags / fps, falling, axis="lag, s")},
                 "matrix": {"t": (np.arange(n) / fps)[::thin].tolist(), "values": likeness[::thin, ::thin].tolist()},
             },
         )
 
 
-def fit(lags: Floats, curve: Floats) -> tuple[float, float]:
+def fit(lags: Floats, likeness: Floats) -> tuple[float, float]:
     """(τ, g∞) of g∞ + (1 − g∞) e^{−Δ/τ}: least squares in g∞ for each of 60 τ from a tenth to ten times the span."""
     best = (np.inf, 0.0, 0.0)
     for tau in np.geomspace(lags[-1] / 10, lags[-1] * 10, 60):
         decay = np.exp(-lags / tau)
-        rest = float(np.clip(((1 - decay) @ (curve - decay)) / ((1 - decay) @ (1 - decay)), 0, 1))
-        error = float(((rest + (1 - rest) * decay - curve) ** 2).sum())
+        rest = float(np.clip(((1 - decay) @ (likeness - decay)) / ((1 - decay) @ (1 - decay)), 0, 1))
+        error = float(((rest + (1 - rest) * decay - likeness) ** 2).sum())
         best = min(best, (error, float(tau), rest))
     return best[1], best[2]
 
 
-def half_life(lags: Floats, curve: Floats) -> float | None:
+def half_life(lags: Floats, likeness: Floats) -> float | None:
     """First lag at which half of the whole fall has happened; None for a curve that hardly falls."""
-    lowest = float(curve.min())
+    lowest = float(likeness.min())
     if 1 - lowest < 0.02:
         return None
-    return float(lags[(curve <= (1 + lowest) / 2).argmax()])
+    return float(lags[(likeness <= (1 + lowest) / 2).argmax()])

@@ -7,8 +7,8 @@ from collections import deque
 import numpy as np
 
 from longgen.metrics.base import Embedder, Metric, MetricInfo, Moment, Score, Unavailable, Vector, Video
-from longgen.metrics.longstats import frames_in
 from longgen.metrics.looks import look
+from longgen.metrics.samples import frames_in
 
 LAG = 0.25
 """Seconds between compared moments. Between neighbouring frames the value would depend on the frame rate."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Video
-from longgen.metrics.longstats import Samples, ends, slope_interval
+from longgen.metrics.longstats import ends, slope_interval
 from longgen.metrics.qualities import QUALITIES, UNITS, qualities
+from longgen.metrics.samples import Samples, curve
 
 MEANING = (
     "mean luma",
@@ -38,13 +39,11 @@ class Drift(Metric):
         times, values = self.values.times(), self.values.matrix()
         slope, (low, high) = slope_interval(times, values)
         first, last = ends(values[:, None])
-        step = max(1, len(times) // 200)
-        curve = {"t": times[::step].tolist(), "y": values[::step].tolist()}
         return Score.of(
             60 * slope,
             n=len(times),
             ci=(60 * low, 60 * high),
-            extras={"delta": float(last[0] - first[0]), "curves": {QUALITIES[self.quality]: curve}},
+            extras={"delta": float(last[0] - first[0]), "curves": {QUALITIES[self.quality]: curve(times, values)}},
         )
 
 

@@ -7,8 +7,8 @@ from collections import deque
 import numpy as np
 
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Vector, Video
-from longgen.metrics.longstats import frames_in
 from longgen.metrics.looks import tiny
+from longgen.metrics.samples import frames_in
 
 RUN = 0.4
 """Shortest stillness that counts, seconds."""

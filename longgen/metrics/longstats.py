@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-CAPACITY = 1024
-POINTS = 48
-RESAMPLES = 400
-
-
-class Samples:
-    """Descriptors of frames at an even spacing, at most `CAPACITY` of them: memory stays flat whatever the length.
-
-    When full, every second one is dropped and the spacing doubles. `fps` is the rate of what is kept.
-    """
-
-    def __init__(self, fps: float, capacity: int = CAPACITY) -> None:
-        self._full_rate, self._capacity, self._stride = fps, capacity, 1
-        self._kept: list[Any] = []
-
-    def add(self, index: int, make: Callable[[], Any]) -> None:
-        """Take frame `index` (called for every frame, in order); `make` runs only for frames that are kept."""
-        if index % self._stride:
-            return
-        if len(self._kept) == self._capacity:
-            self._kept = self._kept[::2]
-            self._stride *= 2
-            if index % self._stride:
-                return
-        self._kept.append(make())
-
-    @property
-    def fps(self) -> float:
-        return self._full_rate / self._stride
-
-    @property
-    def kept(self) -> list[Any]:
-        return self._kept
-
-    def matrix(self) -> Floats:
-        """[n, D], in order."""
-        return np.stack(self._kept).astype(np.float64)
-
-    def times(self) -> Floats:
-        """Seconds of the kept frames, [n]."""
-        return np.arange(len(self._kept)) / self.fps
-
-
-def frames_in(seconds: float, fps: float, least: int = 1) -> int:
-    """A duration as a whole number of frames, at least `least`."""
-    return max(least, round(seconds * fps))
+POINTS, RESAMPLES = 48, 400
 
 
 def squared_distances(points: Floats) -> Floats:
@@ -80,7 +34,7 @@ def theil_sen(times: Floats, values: Floats) -> Floats:
 def condense(times: Floats, values: Floats, points: int = POINTS) -> tuple[Floats, Floats]:
     """Means over successive stretches of equal length, at most `points` of them; cheap to compare in pairs.
 
-    A rest shorter than a stretch is left out: pieces of unequal length would give another slope at another rate.
+    A shorter rest is left out: pieces of unequal length would give another slope at another rate.
     """
     size = -(-times.size // points)
     whole = times.size // size * size
@@ -117,5 +71,5 @@ def fisher(ps: Sequence[float]) -> float:
     (0.04, 0.0561)
     """
     half = -math.fsum(map(math.log, ps))
-    terms = [math.exp(-half + (k * math.log(half) if half else 0.0) - math.lgamma(k + 1)) for k in range(len(ps))]
-    return min(1.0, math.fsum(terms)) if half else 1.0
+    terms = [math.exp(k * math.log(half) - half - math.lgamma(k + 1)) for k in range(len(ps))] if half else [1.0]
+    return min(1.0, math.fsum(terms))

@@ -7,6 +7,7 @@ nearly the same numbers; codec noise is averaged away first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ def look(frame: Frame) -> Vector:
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
-def soft_histogram(values: Sequence[Vector], bins: Sequence[int]) -> NDArray[np.float64]:
+def soft_histogram(values: Sequence[NDArray[Any]], bins: Sequence[int]) -> NDArray[np.float64]:
     """Joint histogram of values in 0-1, [Π bins], sum 1; each value is shared linearly by its neighbouring bins."""
     places = np.zeros((1, values[0].size), dtype=int)
     weights = np.ones((1, values[0].size))

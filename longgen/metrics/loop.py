@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Video
-from longgen.metrics.longstats import Samples
 from longgen.metrics.looks import tiny
 from longgen.metrics.recurrence import returns
+from longgen.metrics.samples import Samples, curve
 
 
 class Loop(Metric):
@@ -44,10 +44,9 @@ class Loop(Metric):
         period = float(found.lags[replayed.sum(1).argmax()] / found.fps) if ends.any() else None
         closest = np.sqrt(np.where(np.isfinite(found.distance), found.distance, np.nan))
         finite = np.isfinite(closest).any(1)
-        lags, differences = (found.lags / found.fps)[finite], np.nanmean(closest[finite], axis=1)
-        curve = {"t": lags.tolist(), "y": differences.tolist(), "axis": "lag, s"}
+        drawn = curve((found.lags / found.fps)[finite], np.nanmean(closest[finite], axis=1), np.min, "lag, s")
         return Score.of(
             float(share.mean()),
             n=share.size,
-            extras={"period_s": period, "curves": {"mean difference, grey levels": curve}},
+            extras={"period_s": period, "curves": {"mean difference, grey levels": drawn}},
         )

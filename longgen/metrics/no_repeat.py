@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Video
-from longgen.metrics.longstats import Samples, frames_in, squared_distances
+from longgen.metrics.longstats import squared_distances
 from longgen.metrics.looks import tiny
 from longgen.metrics.recurrence import SHORTEST, STILL, to_midpoints
+from longgen.metrics.samples import Samples, curve, frames_in
 
 
 class NoRepeat(Metric):
@@ -54,13 +55,13 @@ class NoRepeat(Metric):
             raise Unavailable(f"too short to come back: {n / fps:.2f} s")
         ratio = np.where(valid, away / furthest, np.inf)
         best = int(ratio.argmin())
-        curve = {"t": (lags / fps).tolist(), "y": away.tolist()}
+        drawn = curve(lags / fps, away, np.min, "lag, s")
         return Score.of(
             float(ratio[best]),
             n=int(valid.sum()),
             extras={
                 "nearest_s": float(lags[best]) / fps,
                 "rmse": float(away[best]) / 255,
-                "curves": {"difference from the opening, grey levels": curve},
+                "curves": {"difference from the opening, grey levels": drawn},
             },
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from longgen.media import open_video
 from longgen.metrics.base import Embedder, Frame, Metric, MetricInfo, Moment, Score, Unavailable, Vector, Video
+from longgen.metrics.distances import kernel_distance
 from longgen.metrics.longstats import Floats
 from longgen.metrics.looks import look
 
@@ -22,8 +23,8 @@ class PositionalKvd(Metric):
     """KVD(last third) − KVD(first third) of the video's sub-clips against the base model's short clips.
 
     FreeNoise's protocol, resolved in time. A sub-clip's features are the mean and the scatter of its frames'
-    embeddings; KVD is the unbiased MMD² with the kernel (⟨x, y⟩ + 1)³. The difference, unlike KVD itself, does not ask
-    whether this video's subject is that of the base clips. `extras` hold the curve over `POSITIONS` parts.
+    embeddings; KVD is the unbiased MMD² with the cubic kernel of their cosine. The difference, unlike KVD itself, does
+    not ask whether this video's subject is that of the base clips. `extras` hold the curve over `POSITIONS` parts.
     """
 
     info = MetricInfo(
@@ -56,13 +57,16 @@ class PositionalKvd(Metric):
                 f"{len(mine)} sub-clips and {len(self.base)} of the reference; needs 6 and 2 of {PIECE} s"
             )
         parts = [p for p in np.array_split(mine, POSITIONS) if len(p) > 1]
-        curve = [mmd2(p, self.base) for p in parts]
+        curve = [kernel_distance(p, self.base) for p in parts]
         where = (np.arange(len(parts)) + 0.5) / len(parts) * len(mine) * PIECE
         return Score.of(
-            mmd2(mine[-third:], self.base) - mmd2(mine[:third], self.base),
+            kernel_distance(mine[-third:], self.base) - kernel_distance(mine[:third], self.base),
             n=len(mine),
             items=tuple(curve),
-            extras={"kvd": mmd2(mine, self.base), "curves": {"KVD by position": {"t": where.tolist(), "y": curve}}},
+            extras={
+                "kvd": kernel_distance(mine, self.base),
+                "curves": {"KVD by position": {"t": where.tolist(), "y": curve}},
+            },
         )
 
 
@@ -86,7 +90,7 @@ class Pieces:
             mean = self._sum / self._count
             scatter = np.sqrt(np.maximum(self._squares / self._count - mean**2, 0))
             whole = np.concatenate([mean, scatter])
-            self._done.append(whole / np.linalg.norm(whole))
+            self._done.append(whole / np.linalg.norm(whole) * np.sqrt(whole.size))  # so that ⟨x, y⟩/d is a cosine
             self._count = 0
 
     def features(self) -> Floats:
@@ -110,11 +114,3 @@ def _of_file(path: Path, changed: int, describe: Embedder) -> Floats:
 def unit(describe: Embedder, frame: Frame) -> Vector:
     vector = np.asarray(describe(frame), dtype=np.float32).ravel()
     return vector / np.linalg.norm(vector)
-
-
-def mmd2(x: Floats, y: Floats) -> float:
-    """Unbiased MMD² of the rows of x [n, D] and y [m, D], unit vectors, with the kernel (⟨x, y⟩ + 1)³; n, m ≥ 2."""
-    xx, yy, xy = (x @ x.T + 1) ** 3, (y @ y.T + 1) ** 3, (x @ y.T + 1) ** 3
-    n, m = len(x), len(y)
-    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
-    return float(within - 2 * xy.mean())

@@ -26,7 +26,7 @@ def qualities(frame: Frame) -> Vector:
     lab_a, lab_b: mean Lab a and b.
     """
     small = shrink(frame, SIDE).astype(np.float32)
-    picture, grey = lab(small), cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    picture, grey = lab(small), np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.float32)
     inner = (slice(1, -1),) * 2 if min(grey.shape) > 2 else ...
     fine = cv2.Laplacian(grey, cv2.CV_32F)[inner]
     dx, dy = gradient(grey)
@@ -37,7 +37,7 @@ def qualities(frame: Frame) -> Vector:
         np.log(1 + np.hypot(picture[..., 1], picture[..., 2]).mean()),
         np.log(1 + grey.std()),
         sharp,
-        _noise(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)),
+        _noise(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)),
         picture[..., 1].mean(),
         picture[..., 2].mean(),
     )

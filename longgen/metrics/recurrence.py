@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from longgen.metrics.base import Unavailable
-from longgen.metrics.longstats import Floats, frames_in, moving_mean, squared_distances
+from longgen.metrics.longstats import Floats, moving_mean, squared_distances
+from longgen.metrics.samples import frames_in
 
 SHORTEST = 0.5
 """Shortest period that counts as a return, seconds."""

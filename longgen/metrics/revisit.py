@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Video
-from longgen.metrics.longstats import Floats, Samples, frames_in
+from longgen.metrics.longstats import Floats
+from longgen.metrics.samples import Samples, frames_in
 from longgen.metrics.views import align, displacement, key, likeness
 
 GAP = 2.0

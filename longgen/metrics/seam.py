@@ -12,6 +12,7 @@ from longgen.metrics.aggregate import mean_over_videos
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Unavailable, Video
 from longgen.metrics.flow import shrink, warp
 from longgen.metrics.longstats import Floats, fisher
+from longgen.metrics.samples import curve
 
 REACH = 8
 CELLS = 16
@@ -63,7 +64,7 @@ class Seam(Metric):
         at = np.array(self.boundaries) - 1
         excess, z = map(np.array, zip(*(_against_neighbours(r, int(i), at) for i in at)))
         p, shifts = grid_test(r, at)
-        curve = {"t": ((np.arange(r.size) + 1) / self.fps).tolist(), "y": r.tolist()}
+        drawn = curve((np.arange(r.size) + 1) / self.fps, r, np.max)
         return Score.of(
             float(excess.mean()),
             n=at.size,
@@ -74,7 +75,7 @@ class Seam(Metric):
                 "z_rate": float((z > 3).mean()),
                 "grid_p": p,
                 "grid_shifts": shifts,
-                "curves": {"difference after motion compensation, grey levels": curve},
+                "curves": {"difference after motion compensation, grey levels": drawn},
             },
         )
 

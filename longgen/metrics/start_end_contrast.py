@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from longgen.metrics.base import Metric, MetricInfo, Moment, Score, Video
-from longgen.metrics.longstats import Samples, ends
+from longgen.metrics.longstats import ends
 from longgen.metrics.qualities import QUALITIES, VISIBLE, qualities
+from longgen.metrics.samples import Samples
 
 
 class StartEndContrast(Metric):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from longgen.metrics.base import Embedder, Metric, MetricInfo, Moment, Score, Unavailable, Video
-from longgen.metrics.longstats import Floats, Samples
+from longgen.metrics.longstats import Floats
 from longgen.metrics.looks import look
+from longgen.metrics.samples import Samples
 
 DISTINCT = 2.0
 """The two sides of a transition must differ by this many times their own scatter, or it counts as missing."""

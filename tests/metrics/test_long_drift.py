@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longgen.metrics.base import Score
-from longgen.metrics.longstats import Samples, condense, fisher, slope_interval, theil_sen
+from longgen.metrics.longstats import condense, fisher, slope_interval, theil_sen
 from longgen.metrics.qualities import QUALITIES
+from longgen.metrics.samples import Samples
 from longgen.metrics.seam import Seam, grid_test
 
 Run = Callable[..., Score]
