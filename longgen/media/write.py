@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from longgen.errors import BadInput, RunFailed, unknown
 
 THREADS = "4"  # fixed: the encoders' output depends on their thread count, and must not depend on the machine
+NAME_BYTES = 255  # longest file name of the usual file systems
 BT601 = 6  # AVCOL_SPC_SMPTE170M, the same number as primaries and transfer
 
 
@@ -86,6 +87,8 @@ def check_target(path: str | Path, overwrite: bool = False, codec: str | None = 
             an existing output, a place that cannot be written.
     """
     text, path = str(path), Path(path)
+    if len(os.fsencode(path.name)) > NAME_BYTES:
+        raise BadInput(f"{path.name[:40]}…: the file name is longer than {NAME_BYTES} bytes")
     if codec is not None and codec not in CODECS:
         raise unknown("codec", codec, CODECS)
     if codec == "png":
@@ -148,10 +151,10 @@ class VideoWriter:
 
     Args:
         path, codec, crf, overwrite: see `check_target`.
-        fps: frames per second, > 0 (GIF players round to hundredths of a second).
+        fps: frames per second, 0.001 to 1000 (GIF players round to hundredths of a second).
 
     Raises:
-        BadInput: as `check_target`; an fps that is no positive number.
+        BadInput: as `check_target`; an fps outside its range.
     """
 
     def __init__(
@@ -162,10 +165,10 @@ class VideoWriter:
         crf: int | None = None,
         overwrite: bool = False,
     ) -> None:
-        if not (math.isfinite(fps) and fps > 0):
-            raise BadInput(f"fps must be a positive number, not {fps}")
+        if not (math.isfinite(fps) and 0.001 <= fps <= 1000):
+            raise BadInput(f"fps must be a positive number from 0.001 to 1000, not {fps}")
         self.target = check_target(path, overwrite, codec, crf)
-        self.fps = Fraction(fps).limit_denominator(1001)
+        self.fps = Fraction(fps).limit_denominator(1001)  # 24000/1001 stays itself
         self.frames = 0
         self._size: tuple[int, int] | None = None
         self._sink: Sink | None = None
@@ -209,7 +212,7 @@ class VideoWriter:
         path = self.target.path
         folder = path.absolute().parent
         folder.mkdir(parents=True, exist_ok=True)
-        prefix, suffix = f".{path.name[:60]}.", ".part"
+        prefix, suffix = ".longgen-", ".part"
         if self.target.container is None:
             self._part = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=folder))
             self._sink = _PngSink(self._part, self.fps)
@@ -227,7 +230,7 @@ def _move(part: Path, path: Path) -> None:
     os.umask(mask)
     os.chmod(part, (0o777 if part.is_dir() else 0o666) & ~mask)
     if part.is_dir() and path.is_dir():
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent))
+        aside = Path(tempfile.mkdtemp(prefix=".longgen-", suffix=".part", dir=path.absolute().parent))
         os.rename(path, aside / "old")
         os.rename(part, path)
         shutil.rmtree(aside)

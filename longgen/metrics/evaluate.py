@@ -184,7 +184,8 @@ def evaluate(request: Request, tick: Callable[[str], None] = lambda _: None) -> 
             return None
         done, skipped = gathered
     if request.out is not None:
-        kept = [r for r in journal.records.values() if r.key not in {d.key for d in done}]
+        fresh = {r.key for r in done}
+        kept = [r for r in journal.records.values() if r.key not in fresh]
         request.out.mkdir(parents=True, exist_ok=True)
         write(request.out / RESULTS, kept + done)
     return summarise(request, done, skipped, missing)

@@ -141,6 +141,8 @@ class Journal:
         self.records: dict[tuple[str, str, int, str, str], Record] = {}
         if path is not None and path.is_file():
             self.records = {r.key: r for r in read(path)}
+            if not path.read_bytes().endswith(b"\n"):  # a crash cut the last line: nothing may be appended to it
+                write(path, self.records.values())
 
     def find(self, wanted: Record) -> Record | None:
         """The earlier result under the same key, told of where the video lies now."""

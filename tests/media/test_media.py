@@ -106,6 +106,16 @@ def test_crf_and_fractional_rates(tmp_path: Path) -> None:
     assert open_video(tmp_path / "10.mp4").info.fps == pytest.approx(float(Fraction(24000, 1001)))
 
 
+def test_long_names(tmp_path: Path) -> None:
+    """Names up to 255 bytes work, also of many-byte letters; longer ones are refused before work."""
+    name = "é" * 125 + "a.mp4"
+    with VideoWriter(tmp_path / name, 0.5) as writer:
+        writer.write(moving_disc(2, 32, 32))
+    assert open_video(tmp_path / name).info.fps == pytest.approx(0.5)
+    with pytest.raises(BadInput, match="255 bytes"):
+        check_target(tmp_path / ("é" * 126 + ".mp4"))
+
+
 def test_failure_leaves_nothing_and_keeps_the_old(tmp_path: Path) -> None:
     clip = moving_disc(4, 32, 32)
     for name, codec in (("a.mp4", None), ("frames", "png"), ("a.gif", None)):
@@ -166,7 +176,7 @@ def test_refused_before_work(tmp_path: Path, name: str, options: dict, says: str
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0, -1, 1e-9, 1e6, float("nan"), float("inf")])
 def test_bad_fps(tmp_path: Path, fps: float) -> None:
     with pytest.raises(BadInput, match="positive"):
         VideoWriter(tmp_path / "a.mp4", fps)

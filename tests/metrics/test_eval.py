@@ -116,6 +116,18 @@ def test_interrupted_runs_resume(folder: Path, tmp_path: Path, capsys, monkeypat
     assert len(calls) == 3 + 2, "two videos were done, the third and fourth remained"
 
 
+def test_a_cut_line_never_spoils_later_ones(folder: Path, tmp_path: Path, capsys) -> None:
+    """Crash in a line, resume, crash again: every whole line still counts."""
+    out = tmp_path / "out"
+    eval_json(capsys, folder / "v0.mp4", "--metrics", FREE, "-o", out)
+    lines = (out / "results.jsonl").read_text()
+    (out / "results.jsonl").write_text(lines + lines[:40])
+    journal = Journal(out / "results.jsonl")
+    (record,) = [r for r in journal.records.values() if r.metric == "temporal_flickering"]
+    journal.append([record])
+    assert len(Journal(out / "results.jsonl").records) == 3
+
+
 def test_two_processes_equal_one(folder: Path, tmp_path: Path, capsys) -> None:
     code, one = eval_json(capsys, folder, "--metrics", FREE, "-o", tmp_path / "one")
     env = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29613", "OMP_NUM_THREADS": "1"}
