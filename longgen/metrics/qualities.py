@@ -21,8 +21,8 @@ def qualities(frame: Frame) -> Vector:
 
     luma: mean, grey levels. saturation: ln of mean Lab chroma (over 1). contrast: ln of the standard deviation of luma
     (over 1): a change of 0.1 is 10 %, for pale and for strong pictures alike.
-    sharpness: ½ ln(mean Laplacian² / mean gradient²), nepers, after a Gaussian of one row: how fine the
-    edges are, whatever their contrast.
+    sharpness: ½ ln(mean Laplacian² / mean gradient²), nepers, after a Gaussian of one row: how fine the edges
+    are, whatever their contrast.
     noise: Immerkær's σ of the calmest fifth of 8×8 blocks of the file's own pixels, grey levels.
     lab_a, lab_b: mean Lab a and b.
     """
@@ -34,7 +34,7 @@ def qualities(frame: Frame) -> Vector:
     fine = cv2.Laplacian(smooth, cv2.CV_32F)[inner]
     dx, dy = gradient(smooth)
     steep = dx[inner] ** 2 + dy[inner] ** 2
-    sharp = 0.5 * np.log((np.mean(fine**2) + 0.25) / (np.mean(steep) + 0.25))
+    sharp = 0.5 * np.log((np.mean(fine**2) + 0.02) / (np.mean(steep) + 0.02))
     values = (
         grey.mean(),
         np.log(1 + np.hypot(picture[..., 1], picture[..., 2]).mean()),
