@@ -172,3 +172,14 @@ def test_options_that_cannot_be(folder):
     ):
         with pytest.raises(BadInput, match=message):
             wan.load(info, folder, dataclasses.replace(LoadOptions(), **changes))
+
+
+def test_the_embedded_model():
+    info = describe.describe("shapes")
+    assert (info.variant, info.native_frames, info.native_latents, info.native_size, info.fps) == (
+        "shapes", 33, 9, (64, 64), 8.0,
+    )  # fmt: skip
+    assert info.text_tokens <= 32 and info.negative_prompt == "" and describe.catalogue()[0] == info
+    folder = describe.resolve("shapes")
+    describe.check_weights(folder, describe.read_folder(folder))
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 40e6

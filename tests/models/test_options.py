@@ -175,13 +175,18 @@ def test_the_stored_dtype_is_that_of_most_weights(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_compiled_blocks_equal_eager_ones(folder):
+    """Plain, and under a patch with a text per latent."""
     patch = Patch(attention=lambda site, q, k, v, rotate, attend: attend(rotate(q), rotate(k), v, Dense(), 0.9)[0])
 
     def outcomes(model):
-        denoiser = tiny.denoiser(model, texts=("a red circle", "a blue star"), weights=torch.eye(2)[[0, 0, 1, 1, 1]])
-        with denoiser.patched(patch):
-            patched = walk(model, rows=(0, 1), denoiser=denoiser)
-        return torch.cat([walk(model, rows=(0, 1)), patched])
+        plain = tiny.denoiser(model, scale=1.0)
+        mixed = tiny.denoiser(
+            model, texts=("a red circle", "a blue star"), weights=torch.eye(2)[[0, 0, 1, 1, 1]], scale=1.0
+        )
+        with mixed.patched(patch):
+            patched = walk(model, rows=(1, 2), denoiser=mixed)
+        return torch.cat([walk(model, rows=(1,), denoiser=plain), patched])
 
     assert (outcomes(load(folder, compile=True)) - outcomes(load(folder))).abs().max() < 1e-4
