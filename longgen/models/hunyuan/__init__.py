@@ -1,0 +1,28 @@
+"""HunyuanVideo over unmodified diffusers classes. Importing this loads no model code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longgen.models.hunyuan.info import describe
+
+if TYPE_CHECKING:
+    from longgen.models.hunyuan.model import HunyuanModel
+    from longgen.types import LoadOptions, ModelInfo
+
+__all__ = ["describe", "from_pipeline", "load"]
+
+
+def load(info: ModelInfo, path: Path, options: LoadOptions) -> HunyuanModel:
+    """The model in a folder."""
+    from longgen.models.hunyuan.model import HunyuanModel
+
+    return HunyuanModel.load(info, path, options)
+
+
+def from_pipeline(pipe: Any) -> HunyuanModel:
+    """A model around a pipeline in hand, which is used as it is and comes back unpatched."""
+    from longgen.models.hunyuan.model import HunyuanModel
+
+    return HunyuanModel.from_pipeline(pipe)
