@@ -54,14 +54,11 @@ class Session:
             model: "shapes", a folder, a hub id, or a diffusers pipeline in hand (used as it is, handed back unpatched).
         """
         self.options = options or LoadOptions()
-        self.folder: Path | None = None
+        self._source = model
         self._model: Model | None = None
         self._hashes: dict[str, str] | None = None
         if isinstance(model, str | Path):
-            self.folder = describe.resolve(model)
-            files = describe.read_folder(self.folder, str(model))
-            self._family = describe.family(files)
-            self.info: ModelInfo = self._family.describe(files)
+            self.info: ModelInfo = describe.describe(model)
         else:
             from longgen.models.common import files_of
 
@@ -69,10 +66,18 @@ class Session:
             self.info = self._model.info
 
     @property
+    def folder(self) -> Path | None:
+        """Where the weights lie; None for a pipeline in hand. A hub id is fetched here, not before."""
+        return describe.resolve(self._source) if isinstance(self._source, str | Path) else None
+
+    @property
     def model(self) -> Model:
         """The loaded model."""
         if self._model is None:
-            self._model = self._family.load(self.info, self.folder, self.options)
+            folder = self.folder
+            assert folder is not None
+            files = describe.read_folder(folder, str(self._source))
+            self._model = describe.family(files).load(self.info, folder, self.options)
         return self._model
 
     @property
