@@ -34,6 +34,7 @@ METHODS: dict[str, str] = {
 
 # diffusers class of the transformer → the family's adapter module (which offers describe() and load()).
 FAMILIES: dict[str, str] = {
+    "CogVideoXTransformer3DModel": "longgen.models.cogvideox",
     "HunyuanVideoTransformer3DModel": "longgen.models.hunyuan",
     "LTXVideoTransformer3DModel": "longgen.models.ltx",
     "WanTransformer3DModel": "longgen.models.wan",

@@ -33,6 +33,7 @@ class LatentGrid:
         channels, height, width: of one latent frame.
         stride: pixel frames per latent frame after the first (4 Wan, 8 LTX).
         patch: (p_t, p_h, p_w), latents per token along each axis.
+        lead_pad: first latents that are denoised and never decoded.
     """
 
     frames: int
@@ -41,6 +42,7 @@ class LatentGrid:
     width: int
     stride: int
     patch: tuple[int, int, int] = (1, 2, 2)
+    lead_pad: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -49,7 +51,7 @@ class LatentGrid:
     @property
     def pixel_frames(self) -> int:
         """F = (T − 1)·stride + 1: the frames that a causal VAE decodes from T latents."""
-        return (self.frames - 1) * self.stride + 1
+        return (self.frames - self.lead_pad - 1) * self.stride + 1
 
     @property
     def tokens(self) -> int:
@@ -109,15 +111,19 @@ class ModelInfo:
     lead_pad: int = 0
     parameters: int | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)  # capability → why the family lacks it
+    embedded_guidance: bool = False  # the network reads the guidance scale: one run per call, no negative prompt
 
     @property
     def native_latents(self) -> int:
         """T0: latents of a clip of native length."""
-        return (self.native_frames - 1) // self.stride + 1
+        return (self.native_frames - 1) // self.stride + 1 + self.lead_pad
 
     def latents_for(self, frames: int) -> int:
-        """Fewest latents whose decoded clip has at least `frames` pixel frames, in whole temporal patches."""
-        latents = -(-(frames - 1) // self.stride) + 1
+        """Fewest latents whose decoded clip has at least `frames` pixel frames, in whole temporal patches.
+
+        The first `lead_pad` latents are denoised and never decoded.
+        """
+        latents = -(-(frames - 1) // self.stride) + 1 + self.lead_pad
         unit = self.patch[0]
         return -(-latents // unit) * unit
 
@@ -129,6 +135,7 @@ class ModelInfo:
             width // self.spatial,
             self.stride,
             self.patch,
+            self.lead_pad,
         )
 
 

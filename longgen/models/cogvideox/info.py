@@ -1,0 +1,99 @@
+"""What a CogVideoX checkpoint is, from its JSON files. Knows config keys; loads nothing.
+
+Defaults are those of the model cards and of CogVideoXPipeline (diffusers 0.42.1): 50 steps, guidance 6; 49 frames of
+480×720 at 8 per second, version 1.5: 81 frames of 768×1360 at 16 per second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from longgen.errors import BadInput
+from longgen.models.describe import Files
+from longgen.types import ModelInfo, Rope
+
+PIPELINES = ("CogVideoXPipeline",)
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cogvideox": {"native_frames": 49, "native_size": (480, 720), "fps": 8.0, "steps": 50, "guidance": 6.0},
+    "cogvideox-1.5": {"native_frames": 81, "native_size": (768, 1360), "fps": 16.0, "steps": 50, "guidance": 6.0},
+}
+REFUSALS = {
+    "cross_text": "CogVideoX takes text in one sequence with the video",
+    "prefix_condition": "CogVideoX was not trained with clean first latents",
+    "image": "this checkpoint was trained on text alone",
+    "control": "CogVideoX takes no control video",
+}
+NO_ROPE = "this checkpoint has absolute positions, which have no frequencies; windows of native length suit it"
+JOINED_LEVELS = "two latents share one token, and with it one level"
+
+
+def describe(files: Files) -> ModelInfo:
+    """ModelInfo of a CogVideoXPipeline folder; values of longgen.json win over the family's defaults."""
+    pipeline = files.index.get("_class_name")
+    if pipeline not in PIPELINES:
+        raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {', '.join(PIPELINES)}")
+    if (kind := files.config("scheduler").get("prediction_type")) != "v_prediction":
+        raise BadInput(f"model {files.id} predicts {kind}; CogVideoX checkpoints predict v (v_prediction)")
+    transformer, vae = files.config("transformer"), files.config("vae")
+    unit = int(transformer.get("patch_size_t") or 1)
+    variant = "cogvideox" if unit == 1 else "cogvideox-1.5"
+    values = {**DEFAULTS[variant], **files.overrides}
+    heads, head = int(transformer.get("num_attention_heads", 30)), int(transformer.get("attention_head_dim", 64))
+    rotary = bool(transformer.get("use_rotary_positional_embeddings", False))
+    capabilities, refusals = {"self_attention", "joint_text", "stream_decode", "windows"}, dict(REFUSALS)
+    for name, given, reason in (("rope", rotary, NO_ROPE), ("per_latent_level", unit == 1, JOINED_LEVELS)):
+        if given:
+            capabilities.add(name)
+        else:
+            refusals[name] = reason
+    height, width = values["native_size"]
+    space = int(transformer.get("patch_size", 2))
+    return ModelInfo(
+        id=files.id,
+        family="cogvideox",
+        variant=values.get("variant", variant),
+        channels=int(transformer.get("in_channels", 16)),
+        stride=int(vae.get("temporal_compression_ratio", 4)),
+        spatial=2 ** (len(vae.get("block_out_channels", (128, 256, 256, 512))) - 1),
+        patch=(unit, space, space),
+        native_frames=values["native_frames"],
+        native_size=(height, width),
+        fps=float(values["fps"]),
+        steps=values["steps"],
+        guidance=float(values["guidance"]),
+        flow_shift=None,
+        layers=int(transformer.get("num_layers", 30)),
+        heads=heads,
+        head_dim=head,
+        ffn_dim=4 * heads * head,
+        text_tokens=int(files.overrides.get("max_sequence_length", transformer.get("max_text_seq_length", 226))),
+        rope=Rope("argument", head // 4, 10_000.0) if rotary else Rope("absolute"),
+        capabilities=frozenset(capabilities),
+        negative_prompt=values.get("negative_prompt", ""),
+        # Clips of 16k + 1 frames have an odd number of latents; one more in front, never decoded, makes whole tokens.
+        lead_pad=unit - 1,
+        parameters=parameters(transformer),
+        refusals=refusals,
+    )
+
+
+def parameters(config: Mapping[str, Any]) -> int:
+    """Weights of the transformer, counted from its config."""
+    head = int(config.get("attention_head_dim", 64))
+    d = int(config.get("num_attention_heads", 30)) * head
+    time, text = int(config.get("time_embed_dim", 512)), int(config.get("text_embed_dim", 4096))
+    unit = config.get("patch_size_t")
+    patch = int(config.get("patch_size", 2)) ** 2 * int(unit or 1)
+    channels = int(config.get("in_channels", 16))
+    out = int(config.get("out_channels") or channels)
+    affine = 2 if config.get("norm_elementwise_affine", True) else 0
+    # The linear patch embedding of version 1.5 always has a bias.
+    patch_bias = d if unit or config.get("patch_bias", True) else 0
+    norm = time * 6 * d + 6 * d + affine * d
+    attention = 4 * d * d + d + (3 * d if config.get("attention_bias", True) else 0) + 4 * head
+    block = 2 * norm + attention + 8 * d * d + 5 * d
+    ends = channels * patch * d + patch_bias + text * d + d + d * out * patch + out * patch
+    levels = d * time + time + time * time + time
+    last = affine * d + time * 2 * d + 2 * d + affine * d
+    return int(config.get("num_layers", 30)) * block + ends + levels + last

@@ -1,0 +1,82 @@
+"""A loaded CogVideoX checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline
+from torch import Tensor
+
+from longgen.errors import BadInput
+from longgen.models import solvers
+from longgen.models.cogvideox.denoiser import CogVideoXDenoiser
+from longgen.models.cogvideox.info import describe
+from longgen.models.cogvideox.vae import stream_decode, without_first
+from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.protocols import Conditions
+from longgen.types import LatentGrid, LoadOptions, ModelInfo
+
+
+class CogVideoXModel(PipelineModel):
+    """CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B."""
+
+    @classmethod
+    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> CogVideoXModel:
+        return cls(info, load_pipeline(CogVideoXPipeline, path, options), options)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any) -> CogVideoXModel:
+        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+
+    @torch.no_grad()
+    def encode(self, text: str) -> Tensor:
+        """[1, L, D] in the transformer's dtype, padded without a mask."""
+        embeds, _ = self.pipe.encode_prompt(
+            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
+        )
+        return embeds.to(self.dtype)
+
+    def solver(self, name: str | None, steps: int, flow_shift: float | None) -> solvers.SchedulerSolver:
+        """DDIM over the checkpoint's schedule, also where it ships the DPM rule.
+
+        CogVideoXDPMScheduler is an SDE: it draws fresh noise in every step, and its two-step memory belongs to the
+        whole video. Both read the same schedule, so DDIM is its noise-free counterpart.
+        """
+        if flow_shift is not None:
+            raise BadInput("CogVideoX is no flow model and has no flow shift; leave --flow-shift out")
+        own = self.pipe.scheduler
+        if isinstance(own, CogVideoXDPMScheduler):
+            own = CogVideoXDDIMScheduler.from_config(own.config)
+        return solvers.make(own, name, steps)
+
+    def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> CogVideoXDenoiser:
+        return CogVideoXDenoiser(self, conditions, steps)
+
+    def rotary(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The pipeline's own (cos, sin), each [S, D], for latents [B, C, T, H, W]; None with absolute positions."""
+        if "rope" in self.info.refusals:
+            return None
+        frames, height, width = x.shape[2:]
+        space = self.info.spatial
+        return self.pipe._prepare_rotary_positional_embeddings(height * space, width * space, frames, self.device)
+
+    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed.
+
+        `chunk` has no effect: the decoder's batches are part of its arithmetic. Version 1.5's leading latent is
+        dropped, as in the pipeline.
+        """
+        try:
+            yield from stream_decode(self.pipe.vae, without_first(chunks, self.info.lead_pad), self.device)
+        finally:
+            self.pipe.maybe_free_model_hooks()
+
+    def to_model(self, x: Tensor) -> Tensor:
+        """[1, C, T, H, W] → [1, T, C, H, W]."""
+        return x.transpose(1, 2)
+
+    def from_model(self, x: Tensor, grid: LatentGrid) -> Tensor:
+        return x.transpose(1, 2)
