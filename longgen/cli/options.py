@@ -51,6 +51,14 @@ MACHINE: dict[str, Any] = {
     "attention": _opt(TEXT, "--attention", help="auto or an engine from `longgen doctor`", panel="Machine"),
     "window_batch": _opt(INT, "--window-batch", help="windows per forward", panel="Machine"),
     "decode_chunk": _opt(INT, "--decode-chunk", help="latents per decoder call", panel="Machine"),
+    "offload": _opt(TEXT, "--offload", help="none, model, group or sequential", panel="Machine"),
+    "vae_tiling": _opt(BOOL, "--vae-tiling/--no-vae-tiling", help="decode in spatial tiles", panel="Machine"),
+    "compile": _opt(BOOL, "--compile/--no-compile", help="compile the repeated blocks", panel="Machine"),
+    "fp8": _opt(BOOL, "--fp8/--no-fp8", help="keep the transformer's weights in 8 bits", panel="Machine"),
+    "cache": _opt(TEXT, "--cache", help="none, or a step cache such as first_block:0.1", panel="Machine"),
+    "lora": _opt(LIST, "--lora", help="PATH[:scale]; may be repeated", panel="Machine", metavar="PATH[:SCALE]"),
+    "variant": _opt(TEXT, "--variant", help="weights of this variant, such as fp16", panel="Machine"),
+    "quantize": _opt(TEXT, "--quantize", help="quantised loading through diffusers", panel="Machine"),
 }
 
 

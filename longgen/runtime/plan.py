@@ -117,6 +117,7 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     grid = info.grid(frames, *size)
     composition = compose(_method(request.method, frames, info), request.set).fit(info)
     check(composition, grid.frames, info)
+    _check_cache(request.cache, composition)
     steps = request.num_inference_steps or info.steps
     guidance = info.guidance if request.guidance_scale is None else request.guidance_scale
     notes = list(_notes(request, info, grid, frames, composition))
@@ -143,9 +144,19 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         flow_shift=request.flow_shift or info.flow_shift,
         seed=_seed(request.seed),
         windows=tuple(composition.loop.windows(grid.frames, info)),
-        cost=_cost(composition, grid, info, steps, 2 if guidance > 1 else 1, request.dtype or "bf16"),
+        cost=_cost(composition, grid, info, steps, _branches(guidance, info), request.dtype or "bf16"),
         notes=tuple(notes),
     )
+
+
+def _check_cache(cache: str, composition: Composition) -> None:
+    """Step caches assume that a window computes the same thing at every step, at one level."""
+    if cache == "none":
+        return
+    for part in composition.parts:
+        moving = part.method.settings.get("plan", "static") != "static"
+        if moving or {"route", "kv", "cross"} & set(part.slots) or part.method.info.finality == "stream":
+            raise BadInput(f"--cache {cache} needs calls that do not change from step to step; {part} changes them")
 
 
 def _frames(request: Request, info: ModelInfo, fps: float, timeline: Timeline | None) -> int:
@@ -209,9 +220,16 @@ def _notes(request: Request, info: ModelInfo, grid: LatentGrid, frames: int, com
             f"warning: calls of {view} latents are longer than the native {info.native_latents}, and no method "
             "among --method is made for that (riflex, ultravico, freenoise, freelong, lvsa are)"
         )
+    if info.embedded_guidance and request.negative_prompt:
+        notes.append(f"warning: the negative prompt has no effect: {info.variant} reads the guidance scale instead")
     if request.seed == -1:
         notes.append("the seed was drawn and is recorded beside the output")
     return notes
+
+
+def _branches(guidance: float, info: ModelInfo) -> int:
+    """Runs of the network per call."""
+    return 2 if guidance > 1 and not info.embedded_guidance else 1
 
 
 def _cost(c: Composition, grid: LatentGrid, info: ModelInfo, steps: int, branches: int, dtype: str) -> Cost:
@@ -244,9 +262,14 @@ def forward_flops(info: ModelInfo, latents: int, tokens: int, key_frames: float)
     """FLOPs of one forward of one guidance branch over `latents` latents of `tokens` tokens.
 
     Per token and layer 2·(6d² + 2·d·d_ff) + 4·N_t·d for projections, feed-forward and text, and 4·K·d for attention to
-    K keys; plus the text's own keys and values, 4·N_t·d² per layer.
+    K keys; plus the text's own keys and values, 4·N_t·d² per layer. Joint models carry the text through all of it:
+    2·(4d² + 2·d·d_ff) per token of either kind, video attending to K + N_t keys and text to everything.
     """
     d, text = info.heads * info.head_dim, info.text_tokens
+    if "joint_text" in info.capabilities:
+        video = latents * tokens
+        pairs = video * (key_frames * tokens + text) + text * (video + text)
+        return info.layers * ((video + text) * 2 * (4 * d * d + 2 * d * info.ffn_dim) + 4 * d * pairs)
     linear = 2 * (6 * d * d + 2 * d * info.ffn_dim) + 4 * text * d
     attention = 4 * key_frames * tokens * d
     return info.layers * (latents * tokens * (linear + attention) + 4 * text * d * d)
