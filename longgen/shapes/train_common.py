@@ -116,6 +116,7 @@ class Muon(torch.optim.Optimizer):
 
     def _momentum(self, weight: nn.Parameter, decay: float) -> Tensor:
         """Nesterov momentum as a matrix."""
+        assert weight.grad is not None
         momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
         momentum.mul_(decay).add_(weight.grad)
         return torch.add(weight.grad, momentum, alpha=decay).flatten(1)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from longgen.shapes import render
@@ -247,14 +248,17 @@ def train(state: Path, encoder: Encoder, budget: Budget, growth: Growth, seed: i
     pool = join([encoder.chunk(state, i) for i in range(grown)])
     clock = Clock(budget, log, warmup=200)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + log.step)
-    if encoder.device.type == "cpu":  # PyTorch's flash backward takes longer than all the rest of a step here
-        model.transformer.set_attention_backend("_native_math")
     if compiled:
         model.transformer.compile_repeated_blocks(dynamic=False)
+    # On CPUs the backward pass of PyTorch's flash attention takes longer than all the rest of a step.
+    kernels = [SDPBackend.MATH]
+    if encoder.device.type != "cpu":
+        kernels += [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
     losses, saved = [], log.seconds
     while clock.progress < 1:
         set_rate(built, clock.rate())
-        loss = flow_loss(model, pool, table, generator)
+        with sdpa_kernel(kernels):
+            loss = flow_loss(model, pool, table, generator)
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

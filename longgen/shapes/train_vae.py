@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +120,7 @@ def _initialise(name: str, layer: nn.Conv2d | nn.Conv3d, generator: torch.Genera
     weight = layer.weight
     noise = torch.randn(weight.shape, generator=generator) / math.sqrt(weight[0].numel())
     start = torch.randn(weight.shape[0], generator=generator) * 0.5
+    assert layer.bias is not None
     layer.bias.copy_(start if name.endswith("conv_in") else torch.zeros_like(start))
     out, inside = weight.shape[:2]
     rows = torch.arange(out)
@@ -186,7 +187,7 @@ def loss_of(out: Tensor, video: Tensor, weight: Tensor, kl: Tensor) -> Tensor:
 def train(state: Path, budget: Budget, seed: int, device: torch.device, compiled: bool) -> AutoencoderKLWan:
     """Train (or go on training) the VAE; returns it in eval mode. State is stored every two minutes."""
     vae = channels_last(build(seed).to(device))
-    hidden = [layer.weight for layer in vae.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
+    hidden = [cast(nn.Parameter, m.weight) for m in vae.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]
     built = optimisers(vae, hidden, MUON_RATE, ADAMW_RATE)
     ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
     log = Log()
