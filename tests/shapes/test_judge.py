@@ -86,11 +86,13 @@ def test_long_truth() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_two_thousand_truths() -> None:
     assert check_truth(2000, 33, 3, lambda v: v) == 1.0
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_many_truths_after_compression(tmp_path: Path) -> None:
     assert check_truth(400, 33, 4, lambda v: compressed(v, tmp_path)) >= 0.995
     assert check_truth(40, 129, 5, lambda v: compressed(v, tmp_path)) >= 0.995
