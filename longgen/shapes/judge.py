@@ -42,7 +42,7 @@ KEPT_SHARE = 0.9
 SEGMENT = 16
 """Frames per segment over which a property is read before segments are compared."""
 TOLERANCE = {"size": 0.012, "colour": 0.06, "shade": 0.03, "gradient": 0.12, "speed": 0.006, "path": 0.025}
-"""Largest difference between any two segments that is no drift; truth after H.264 stays below half of each."""
+"""Largest difference between any two segments that is no drift; no truth exceeds them, before or after H.264."""
 FREEZE_STEPS = 3
 REPETITION_SHARE = 0.5
 
