@@ -50,6 +50,26 @@ def test_a_whole_forward_costs_what_the_plan_says(latents: int) -> None:
         x, text = torch.empty(1, 16, latents, 60, 104).bfloat16(), torch.empty(1, 512, 4096).bfloat16()
         with counter() as counted:
             model(x, torch.zeros(1), text, return_dict=False)
-    info = SimpleNamespace(layers=30, heads=12, head_dim=128, ffn_dim=8960, text_tokens=512)
+    info = SimpleNamespace(layers=30, heads=12, head_dim=128, ffn_dim=8960, text_tokens=512, capabilities=())
     want = forward_flops(cast(ModelInfo, info), latents, 30 * 52, float(latents))
+    assert counted.get_total_flops() == pytest.approx(want, rel=0.02)
+
+
+@pytest.mark.parametrize("latents", [9, 33])
+def test_a_joint_forward_costs_what_the_plan_says(latents: int) -> None:
+    """HunyuanVideo's width at 720 × 1280, two layers of either kind, 256 words in the sequence."""
+    from diffusers import HunyuanVideoTransformer3DModel
+
+    from longgen.runtime.plan import forward_flops
+
+    with torch.device("meta"), torch.no_grad():
+        model = HunyuanVideoTransformer3DModel(num_layers=2, num_single_layers=2, num_refiner_layers=1).bfloat16()
+        x, text, mask = (torch.empty(1, *shape).bfloat16() for shape in ((16, latents, 90, 160), (256, 4096), (256,)))
+        pooled, guidance = torch.empty(1, 768).bfloat16(), torch.empty(1).bfloat16()
+        with counter() as counted:
+            model(x, torch.zeros(1), text, mask, pooled, guidance, return_dict=False)
+    info = SimpleNamespace(
+        layers=4, heads=24, head_dim=128, ffn_dim=12288, text_tokens=256, capabilities=("joint_text",)
+    )
+    want = forward_flops(cast(ModelInfo, info), latents, 45 * 80, float(latents))
     assert counted.get_total_flops() == pytest.approx(want, rel=0.02)

@@ -336,6 +336,18 @@ def test_frames_come_before_the_latents_have_ended():
     assert len(next(stream)) == 12 and len(taken) == 8
 
 
+def test_the_plan_counts_one_run_per_call_and_says_that_negatives_do_nothing():
+    from longgen.config import Request
+    from longgen.runtime.plan import make
+
+    info = describe.describe("hunyuanvideo-community/HunyuanVideo")
+    assert (info.native_latents, info.native_size, info.layers) == (33, (720, 1280), 60)
+    plan = make(Request(prompt=PROMPT, negative_prompt=NEGATIVE), info)
+    assert (plan.cost.branches, plan.guidance) == (1, 6.0)
+    assert any("negative prompt has no effect" in note for note in plan.notes)
+    assert not any("negative" in note for note in make(Request(prompt=PROMPT), info).notes)
+
+
 def test_described_from_json_and_loaded_from_a_folder(model, tmp_path):
     folder = tiny.save(model.pipe, tmp_path / "model", **tiny_hunyuan.OVERRIDES)
     info = hunyuan.describe(describe.read_folder(folder))

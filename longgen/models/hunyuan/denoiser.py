@@ -37,7 +37,6 @@ class HunyuanDenoiser(PipelineDenoiser):
     def __init__(self, model: HunyuanModel, conditions: Conditions, steps: int) -> None:
         one = OneText(conditions.prompts, model.info.variant)
         super().__init__(model, replace(conditions, prompts=one), steps)
-        self._distilled = bool(model.pipe.transformer.config.guidance_embeds)
 
     def predict(self, transformer: HunyuanVideoTransformer3DModel, x: Tensor, jobs: Sequence[Job]) -> Tensor:
         pooled, words, mask = unpack(self.tokens(jobs), self.model.pooled_width)
@@ -66,4 +65,4 @@ class HunyuanDenoiser(PipelineDenoiser):
             raise BadInput(f"one noise level per latent is not possible: {self.info.refusals['per_latent_level']}")
 
     def _guidance(self, call: Call) -> float | Tensor | None:
-        return None if self._distilled else super()._guidance(call)
+        return None if self.info.embedded_guidance else super()._guidance(call)

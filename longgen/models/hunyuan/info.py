@@ -66,6 +66,7 @@ def describe(files: Files) -> ModelInfo:
         negative_prompt=values.get("negative_prompt", ""),
         parameters=parameters(transformer),
         refusals=REFUSALS,
+        embedded_guidance=bool(transformer.get("guidance_embeds", True)),
     )
 
 
