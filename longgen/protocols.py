@@ -217,8 +217,11 @@ class Method:
 class PromptSchedule(Protocol):
     """What is said when: texts, and which of them each latent sees. Independent of methods and models."""
 
-    texts: tuple[str, ...]
-    negatives: tuple[str, ...]
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+
+    @property
+    def negatives(self) -> tuple[str, ...]: ...
 
     def mix(self, frames: tuple[int, ...], level: Level) -> Mix:
         """Over `texts`, for the latents with these absolute indices."""

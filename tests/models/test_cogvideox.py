@@ -79,8 +79,9 @@ def test_layouts(model):
     assert torch.equal(model.from_model(model.to_model(x), model.info.grid(17, 32, 48)), x)
 
 
-def test_a_batch_is_its_single_calls(model):
-    made, calls = denoiser(model), [call(model), call(model, seed=4)]
+@pytest.mark.parametrize("rows", [(1, 2), ([3, 1, 2, 0], [0, 3, 1, 2])])
+def test_a_batch_is_its_single_calls(model, rows):
+    made, calls = denoiser(model), [call(model, rows=rows[0]), call(model, rows=rows[1], seed=4)]
     for one, other in zip(made.denoise_batch(calls), [made.denoise(c) for c in calls], strict=True):
         assert (one - other).abs().max() < 1e-5
 

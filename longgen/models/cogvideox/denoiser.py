@@ -70,6 +70,7 @@ class CogVideoXDenoiser(PipelineDenoiser):
         rotary = self.model.rotary(x)
         if rotary is not None:
             for worn in self._worn:
+                assert isinstance(worn, Rotary)
                 rotary = worn.tables(rotary, self.stage.sites[0].tokens)
         t = self.timesteps(jobs, per_token=False)
         context: AbstractContextManager[None] = nullcontext()
