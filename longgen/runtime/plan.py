@@ -243,7 +243,7 @@ def _cost(c: Composition, grid: LatentGrid, info: ModelInfo, steps: int, branche
         flops += count * branches * forward_flops(info, latents, grid.tokens, keys)
     width = info.heads * info.head_dim
     item = 4 if dtype == "fp32" else 2
-    tokens = longest * grid.tokens
+    tokens = longest // info.patch[0] * grid.tokens
     seconds = {name: flops / (rate * 1e12) for name, rate in SUSTAINED_TFLOPS.items()}
     return Cost(
         calls=sum(n for n, _ in runs),
