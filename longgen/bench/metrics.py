@@ -1,6 +1,6 @@
 """Cost of all weight-free metrics: seconds per frame and peak memory against length, one pass over the file.
 
-The video is procedural (a drifting texture with a moving disc), 848x480, written by our own writer. Each length is
+The video is procedural (a drifting texture with a moving disc), written by our own writer. Each length is
 scored in a fresh process, so that its peak resident memory is its own.
 """
 
@@ -22,21 +22,25 @@ from numpy.typing import NDArray
 from longgen.bench.rows import Rows
 from longgen.media import VideoWriter
 
-SIZE = (480, 848)
 LENGTHS = (125, 1000)
 FPS = 24.0
 WINDOW = 125
 
 
-def run(rows: Rows, lengths: str = "") -> None:
-    """Score `lengths` (semicolon-separated frame counts) by every metric of the presets vbench-free and long."""
+def run(rows: Rows, lengths: str = "", size: str = "848x480") -> None:
+    """Score `lengths` (semicolon-separated frame counts) by every metric of the presets vbench-free and long.
+
+    What metrics keep of a video is a bounded number of descriptors (1,024), whatever the size of its frames: memory
+    grows up to that length and is flat after it, which a small `size` shows quickly.
+    """
+    width, height = (int(n) for n in size.split("x"))
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         for frames in [int(n) for n in lengths.split(";")] if lengths else LENGTHS:
-            video = make_video(Path(folder) / f"{frames}.mp4", frames)
+            video = make_video(Path(folder) / f"{frames}.mp4", frames, width, height)
             with context.Pool(1) as pool:
                 values = pool.apply(measure, (str(video),))
-            rows.add({"frames": frames, "size": f"{SIZE[1]}x{SIZE[0]}"}, values)
+            rows.add({"frames": frames, "size": size}, values)
 
 
 def measure(path: str) -> dict[str, Any]:
@@ -76,9 +80,8 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
-def make_video(path: Path, frames: int) -> Path:
+def make_video(path: Path, frames: int, width: int, height: int) -> Path:
     """A texture that drifts by two pixels a frame, with a disc that circles and slowly brightens."""
-    height, width = SIZE
     noise = np.random.default_rng(0).random((height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 4)
     low, high = float(smooth.min()), float(smooth.max())
@@ -87,7 +90,7 @@ def make_video(path: Path, frames: int) -> Path:
         for t in range(frames):
             frame = np.roll(base, 2 * t, axis=1)
             angle = 2 * np.pi * t / 100
-            centre = (int(width / 2 + 150 * np.cos(angle)), int(height / 2 + 150 * np.sin(angle)))
-            cv2.circle(frame, centre, 60, (230, 60, min(250, 40 + t // 8)), -1, cv2.LINE_AA)
+            centre = (int(width / 2 + height / 3 * np.cos(angle)), int(height / 2 + height / 3 * np.sin(angle)))
+            cv2.circle(frame, centre, height // 8, (230, 60, min(250, 40 + t // 8)), -1, cv2.LINE_AA)
             writer.write(frame)
     return path
