@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from models import tiny
+from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx
 
 from longgen import registry
 from longgen.api import Session
@@ -21,8 +21,19 @@ from longgen.runtime.matrix import refusal
 from longgen.runtime.run import Job
 from longgen.types import LoadOptions
 
-KINDS = ("2.1", "a14b", "ti2v")
-FRAMES, STEPS = 43, 4  # native is 17: 12 latents, two frames trimmed after decode
+# family → how its tiny pipeline is made, and what its longgen.json states
+FAMILIES = {
+    "2.1": (lambda: tiny.wan("2.1"), {"native_size": list(tiny.size("2.1"))}),
+    "a14b": (lambda: tiny.wan("a14b"), {"native_size": list(tiny.size("a14b"))}),
+    "ti2v": (lambda: tiny.wan("ti2v"), {"native_size": list(tiny.size("ti2v"))}),
+    # At 12.5 frames per second 2.5 native lengths pass the period that riflex lowers.
+    "ltx": (tiny_ltx.ltx, {**tiny_ltx.OVERRIDES, "fps": 12.5}),
+    "cogvideox-2b": (lambda: tiny_cogvideox.cogvideox("2b"), tiny_cogvideox.OVERRIDES),
+    "cogvideox-5b": (lambda: tiny_cogvideox.cogvideox("5b"), tiny_cogvideox.OVERRIDES),
+    "hunyuan": (tiny_hunyuan.hunyuan, tiny_hunyuan.OVERRIDES),
+}
+KINDS = tuple(FAMILIES)
+LENGTH, STEPS = 2.5, 4  # of the native length, one frame less than the VAE decodes
 # Parts that do nothing by themselves: they act beside another method's loop.
 BESIDE = {"adain": "extend,adain", "ditctrl": "windows,ditctrl", "freeinit": "freeinit"}
 
@@ -38,14 +49,21 @@ class Bench:
     def watch(self):
         for transformer in self.session.model.experts:
             transformer.register_forward_hook(lambda *_: self.counts.update(["forward"]))
-            for block in transformer.blocks:
-                block.attn1.register_forward_hook(lambda *_: self.counts.update(["attention"]))
+            for module in self_attention(transformer):
+                module.register_forward_hook(lambda *_: self.counts.update(["attention"]))
 
     def traces(self):
         """What a patch may touch, by identity."""
         experts = self.session.model.experts
-        processors = [id(p) for t in experts for b in t.blocks for p in (b.attn1.processor, b.attn2.processor)]
-        return processors + [id(table) for t in experts for table in (t.rope.freqs_cos, t.rope.freqs_sin)]
+        processors = [id(m.processor) for t in experts for m in t.modules() if hasattr(m, "processor")]
+        hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for t in experts for m in t.modules()]
+        return processors + hooks + [id(table) for t in experts for table in t.buffers()]
+
+
+def self_attention(transformer):
+    """The modules in which video tokens attend to each other."""
+    named = [(n.rsplit(".", 1)[-1], n, m) for n, m in transformer.named_modules() if hasattr(m, "processor")]
+    return [m for last, name, m in named if last in ("attn1", "attn") and "embedder" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +72,8 @@ def benches(tmp_path_factory):
 
     @functools.cache
     def bench(kind):
-        folder = tiny.save(tiny.wan(kind), root / kind, native_size=list(tiny.size(kind)), steps=STEPS)
+        make, told = FAMILIES[kind]
+        folder = tiny.save(make(), root / kind, **{**told, "steps": STEPS})
         session = Session(folder, LoadOptions())
         made = Bench(session, generate(session, "direct").latents)
         made.watch()
@@ -64,8 +83,13 @@ def benches(tmp_path_factory):
 
 
 def generate(session, method):
-    plan = session.plan(Request(prompt="a red circle moving left", method=method, num_frames=FRAMES))
+    plan = session.plan(Request(prompt="a red circle moving left", method=method, num_frames=frames_of(session)))
     return session.run(plan, Job(keep=True))
+
+
+def frames_of(session):
+    latents = round(session.info.native_latents * LENGTH) - 1
+    return (latents - 1) * session.info.stride
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,10 +106,12 @@ def test_a_method_on_a_model(benches, kind, method):
     bench.counts.clear()
     before = bench.traces()
     outcome = generate(session, name)
-    assert outcome.frames.shape == (FRAMES, *tiny.size(kind), 3) and outcome.frames.dtype == np.uint8
-    assert outcome.latents.shape[2] == 12 and torch.isfinite(outcome.latents).all()
+    shape = (frames_of(session), *session.info.native_size, 3)
+    assert outcome.frames.shape == shape and outcome.frames.dtype == np.uint8
+    assert outcome.latents.shape[2] == session.info.latents_for(shape[0]) and torch.isfinite(outcome.latents).all()
     assert bench.counts["attention"] == bench.counts["forward"] * session.info.layers
-    assert bench.counts["forward"] >= 2 * outcome.sidecar["calls"] > 0  # two branches; more where experts share a call
+    branches = 1 if session.info.embedded_guidance else 2
+    assert bench.counts["forward"] >= branches * outcome.sidecar["calls"] > 0  # more where experts share a call
     assert torch.equal(outcome.latents, bench.plain) == (method == "direct")
     assert bench.traces() == before
 
@@ -95,5 +121,6 @@ def test_nothing_of_a_method_is_left(benches, kind):
     """Bit for bit, after methods that patch everything there is."""
     bench = benches(kind)
     generate(bench.session, "freelong")
-    generate(bench.session, "riflex,ultravico,windows")
+    turning = "riflex," if refusal("riflex", bench.session.info) is None else ""
+    generate(bench.session, turning + "ultravico,windows")
     assert torch.equal(generate(bench.session, "direct").latents, bench.plain)

@@ -65,7 +65,7 @@ def describe(files: Files) -> ModelInfo:
         text_tokens=min(TEXT_TOKENS, files.text_tokens),
         # A third of the inner width turns with time; angles are not per head.
         rope=Rope("coords", 2 * (heads * head // 6), 10_000.0),
-        capabilities=CAPABILITIES,
+        capabilities=frozenset(CAPABILITIES),
         negative_prompt=values.get("negative_prompt", ""),
         parameters=parameters(transformer),
         refusals=REFUSALS,
