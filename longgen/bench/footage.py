@@ -121,7 +121,7 @@ def sprites(rng: np.random.Generator, frames: int) -> Frames:
         picture = np.pad(wall, ((96, 96), (96, 96), (0, 0)), mode="wrap")
         for look, rate, phase in zip(looks, rates, phases):
             place = np.sin(2 * np.pi * rate * t * 0.37 + phase) * (80, 60) + (WIDTH / 2, HEIGHT / 2)
-            shift = np.float32([[1, 0, place[0] % 1], [0, 1, place[1] % 1]])
+            shift = np.array([[1, 0, place[0] % 1], [0, 1, place[1] % 1]], dtype=np.float32)
             left, top = (place - 48).astype(int) + 96
             cover = cv2.warpAffine(mask.astype(np.float32), shift, (96, 96))[..., None]
             part = picture[top : top + 96, left : left + 96]
@@ -134,10 +134,11 @@ def sprites(rng: np.random.Generator, frames: int) -> Frames:
 def handheld(rng: np.random.Generator, frames: int) -> Frames:
     """A hand-held camera before a distant plane: slow wandering, tremor, and sensor noise of two grey levels."""
     world = texture(rng, 512, 512, 1.25)
-    wander = np.cumsum(np.cumsum(rng.normal(0, 0.06, (frames, 2)), 0) * 0.985**1, 0) + rng.normal(0, 0.25, (frames, 2))
+    wander = np.cumsum(np.cumsum(rng.normal(0, 0.06, (frames, 2)), 0) * 0.985, 0) + rng.normal(0, 0.25, (frames, 2))
     drift = np.arange(frames)[:, None] * rng.normal(0, 0.5, 2)
     path = wander + drift
-    return _bytes(_view(world, *path[t]) + rng.normal(0, 2, (HEIGHT, WIDTH, 3)) for t in range(frames))
+    seen = (_view(world, *path[t]) + rng.normal(0, 2, (HEIGHT, WIDTH, 3)) for t in range(frames))
+    return _bytes(picture.astype(np.float32) for picture in seen)
 
 
 def water(rng: np.random.Generator, frames: int) -> Frames:

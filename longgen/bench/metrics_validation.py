@@ -210,7 +210,7 @@ def summary(
         "passes": {
             "monotone": bool(full) and sum(monotone) >= LIMITS["monotone"] * len(full),
             "auc": area is not None and area >= LIMITS["auc"],
-            "invariance": all(shifts[c] is not None and shifts[c] <= LIMITS["shift"] for c in bound),
+            "invariance": all((s := shifts[c]) is not None and s <= LIMITS["shift"] for c in bound),
         },
     }
 
@@ -245,7 +245,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     ranks = [np.array([(x < v).sum() + ((x == v).sum() - 1) / 2 for v in x]) for x in (a, b)]
     if len(a) < 3 or ranks[0].std() == 0 or ranks[1].std() == 0:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def auc(clean: Sequence[float], faulty: Sequence[float], sign: int, absolute: bool) -> float | None:
