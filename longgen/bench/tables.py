@@ -243,12 +243,35 @@ def agreement(folder: Path, args: list[str]) -> list[str]:
     return table(["metric", "what the judge reads", "expected", "Spearman ρ", "videos", "|ρ| ≥ 0.5 as expected"], body)
 
 
+def matrix(folder: Path, args: list[str]) -> list[str]:
+    """Which method runs on which checkpoint, from declarations; a number stands for the reason below the table."""
+    from longgen import registry
+    from longgen.models import describe
+    from longgen.runtime.matrix import refusal
+
+    infos = {info.id.rpartition("/")[2].removesuffix("-Diffusers"): info for info in describe.catalogue()}
+    reasons: list[str] = []
+
+    def cell(method: str, variant: str) -> str:
+        why = refusal(method, infos[variant])
+        if why is None:
+            return "✓"
+        why = why.partition(": ")[2] or why
+        if why not in reasons:
+            reasons.append(why)
+        return f"no ({reasons.index(why) + 1})"
+
+    lines = table(("method", *infos), ([f"`{m}`", *(cell(m, v) for v in infos)] for m in registry.METHODS))
+    return [*lines, "", *(f"{i}. {why}" for i, why in enumerate(reasons, 1))]
+
+
 TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "quality": quality,
     "model": model,
     "vae": vae,
     "speed": speed,
     "memory": memory,
+    "matrix": matrix,
     "validation": validation,
     "doses": doses,
     "agreement": agreement,
