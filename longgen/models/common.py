@@ -71,7 +71,7 @@ def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOption
     with quiet():
         pipe = kind.from_pretrained(
             path,
-            torch_dtype={"default": dtype, "vae": torch.float32},
+            dtype={"default": dtype, "vae": torch.float32},
             variant=options.variant,
             quantization_config=load_options.quantisation(options.quantize, device),
             use_safetensors=True,
