@@ -9,6 +9,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples on every run: a failure that CI finds can be found again. Random search is for development
+# (`HYPOTHESIS_PROFILE=search`).
+settings.register_profile("house", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
 
 @pytest.fixture(autouse=True, scope="session")

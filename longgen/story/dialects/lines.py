@@ -109,7 +109,7 @@ def write_sections(timeline: Timeline) -> str:
     refuse(timeline, "0:…;;;1-2:…")
     parts = []
     for s in timeline.shots:
-        if s.start % SECTION or ";;;" in s.prompt:
+        if s.start % SECTION or ";;;" in s.prompt or s.prompt.endswith(";"):
             raise BadInput(f"0:…;;;1-2:… has no words for shot {s.id!r}; shots start at multiples of {SECTION} frames")
         first, last = s.start // SECTION, -(-s.stop // SECTION) - 1
         parts.append(f"{first}-{last}:{s.prompt}" if last > first else f"{first}:{s.prompt}")
