@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,28 @@ class Stage:
     def enter(self, sites: tuple[Site, ...], texts: tuple[TextPlan, ...]) -> None:
         self.sites, self.texts = sites, texts
         self.plain = all(text.plain for text in texts)
+
+
+@dataclass
+class Processor:
+    """What stands in for a family's attention processor in one block.
+
+    diffusers looks for the two class attributes when it sets backends and context parallelism.
+    """
+
+    stage: Stage
+    patch: Patch
+    layer: int
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+
+def project_out(attn: Any, out: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, S, N, D] → [B, S, C] through the output projection and its dropout."""
+    hidden = out.flatten(2, 3).to(dtype)
+    for module in attn.to_out:
+        hidden = module(hidden)
+    return hidden
 
 
 def video_attention(

@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_ltx import apply_rotary_emb
 from torch import Tensor
 
 from longgen.core.rope import thetas
-from longgen.models.patching import Part, Stage, text_attention, video_attention
+from longgen.models.patching import Part, Processor, Stage, project_out, text_attention, video_attention
 from longgen.types import Patch, Rope
 
 
@@ -80,17 +80,6 @@ class Coordinates:
 
 
 @dataclass
-class Processor:
-    """What stands in for LTXVideoAttnProcessor in one block."""
-
-    stage: Stage
-    patch: Patch
-    layer: int
-    _attention_backend: Any = None
-    _parallel_config: Any = None
-
-
-@dataclass
 class SelfProcessor(Processor):
     """For `attn1`."""
 
@@ -149,14 +138,6 @@ def heads(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, T
     """Queries of `hidden` [B, S, C], keys and values of `context`, normed over the whole width: [B, ·, N, D]."""
     q, k, v = attn.norm_q(attn.to_q(hidden)), attn.norm_k(attn.to_k(context)), attn.to_v(context)
     return q.unflatten(2, (attn.heads, -1)), k.unflatten(2, (attn.heads, -1)), v.unflatten(2, (attn.heads, -1))
-
-
-def project_out(attn: Any, out: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, S, N, D] → [B, S, C] through the output projection and its dropout."""
-    hidden = out.flatten(2, 3).to(dtype)
-    for module in attn.to_out:
-        hidden = module(hidden)
-    return hidden
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import _get_qkv_projections
 from torch import Tensor
 
-from longgen.models.patching import Part, Stage, text_attention, video_attention
+from longgen.models.patching import Part, Processor, Stage, project_out, text_attention, video_attention
 from longgen.types import Patch
 
 
@@ -50,17 +50,6 @@ def _retimed(base: Tensor, temporal: Tensor, tokens: int) -> Tensor:
     temporal = temporal.to(base.device, base.dtype)[:, None].expand(-1, tokens, -1)  # [T', P, dim/2]
     spatial = base[0, :tokens, 0, temporal.shape[-1] :].expand(frames, -1, -1)  # [T', P, D/2 − dim/2]
     return torch.cat([temporal, spatial], dim=-1).flatten(0, 1)[None, :, None]
-
-
-@dataclass
-class Processor:
-    """What stands in for WanAttnProcessor in one block."""
-
-    stage: Stage
-    patch: Patch
-    layer: int
-    _attention_backend: Any = None
-    _parallel_config: Any = None
 
 
 @dataclass
@@ -126,14 +115,6 @@ def heads(attn: Any, hidden: Tensor, context: Tensor | None) -> tuple[Tensor, Te
     q, k, v = _get_qkv_projections(attn, hidden, context)
     q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_q(q), attn.norm_k(k), v))
     return q, k, v
-
-
-def project_out(attn: Any, out: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, S, N, D] → [B, S, C] through the output projection and its dropout."""
-    hidden = out.flatten(2, 3).to(dtype)
-    for module in attn.to_out:
-        hidden = module(hidden)
-    return hidden
 
 
 @dataclass
