@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longgen.cli import bench, decode, eval, generate, info, plan, schema, story
+from longgen.cli import bench, decode, eval, generate, info, plan, rerun, schema, story
 from longgen.errors import BadInput
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("decode")(decode.decode_command)
 app.command("eval")(eval.eval_command)
 app.command("metrics")(eval.metrics_command)
 app.command("bench")(bench.bench_command)
+app.command("rerun")(rerun.rerun_command)
 app.command("models")(info.models_command)
 app.command("methods")(info.methods_command)
 app.command("doctor")(info.doctor_command)

@@ -145,3 +145,11 @@ def test_latents_of_another_shape(refuse: Callable[..., str], model: Path, tmp_p
 
 def test_unknown_command(refuse: Callable[..., str]) -> None:
     assert "No such command" in refuse("generat")
+
+
+def test_reruns_of_what_is_no_sidecar(refuse: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "b.json").write_text("{")
+    assert "it lacks request, timeline" in refuse("rerun", "a.json", "-o", "x.mp4")
+    assert "not JSON" in refuse("rerun", "b.json", "-o", "x.mp4")
+    assert "does not exist" in refuse("rerun", "c.json", "-o", "x.mp4")

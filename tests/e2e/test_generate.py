@@ -148,3 +148,12 @@ def test_batch_skips_what_is_done_and_goes_on_after_a_failure(
     cli(*run, "--retry-failed")
     assert (tmp_path / "out" / "0000.mp4").stat().st_mtime_ns == first, "what was done is not made again"
     assert sorted(p.name for p in (tmp_path / "out").glob("*.mp4")) == ["0000.mp4", "0001.mp4", "0002.mp4"]
+
+
+def test_a_sidecar_makes_the_same_video_again(model: Path, tmp_path: Path) -> None:
+    run = ["generate", "-p", f"{PROMPT} | a blue star", "-m", str(model), "--num-frames", "29", "--method", "windows"]
+    cli(*run, "--set", "windows.weights=flat", "--seed", "-1", "-o", str(tmp_path / "v.mkv"))
+    cli("rerun", str(tmp_path / "v.json"), "-o", str(tmp_path / "w.mkv"))
+    assert (tmp_path / "v.mkv").read_bytes() == (tmp_path / "w.mkv").read_bytes()
+    again = json.loads((tmp_path / "w.json").read_text())
+    assert again["identity"] == json.loads((tmp_path / "v.json").read_text())["identity"]
