@@ -124,11 +124,7 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
     timeline = timeline or _timeline(request, frames, fps)
     prompts = build(timeline, request.schedule, grid.stride, guidance, negative)
-    if composition.chain and prompts.space == "output" and len(prompts.texts) > 1:
-        raise BadInput(
-            f"--schedule {request.schedule} runs a window once per text, but {composition} shares keys between windows "
-            "that run once; use hold or travel"
-        )
+    _check_schedule(request.schedule, info, composition, prompts)
     return Plan(
         request=request,
         info=info,
@@ -147,6 +143,20 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         cost=_cost(composition, grid, info, steps, _branches(guidance, info), request.dtype or "bf16"),
         notes=tuple(notes),
     )
+
+
+def _check_schedule(name: str, info: ModelInfo, composition: Composition, prompts: Any) -> None:
+    """Refuse schedules that the model or a method cannot follow."""
+    if composition.chain and prompts.space == "output" and len(prompts.texts) > 1:
+        raise BadInput(
+            f"--schedule {name} runs a window once per text, but {composition} shares keys between windows "
+            "that run once; use hold or travel"
+        )
+    if "joint_text" in info.capabilities and name.partition(":")[0] in {"relay", "inject"}:
+        raise BadInput(
+            f"--schedule {name} needs text that enters through cross-attention; {info.variant} has one text stream "
+            "beside the video; use hold, window, travel or blend"
+        )
 
 
 def _check_cache(cache: str, composition: Composition) -> None:
