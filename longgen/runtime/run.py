@@ -6,7 +6,7 @@ Knows a loaded model and where things go. Does not parse options and prints noth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,11 @@ def execute(plan: Plan, model: Model, conditions: Conditions, job: Job, hashes: 
     keep = job.keep or job.latents_out is not None
     finals = _finals(sampler, job, checkpoint, clock, kept if keep else None)
     frames = _decoded(plan, model, finals, clock)
-    shown, count = _deliver(plan, job, frames, clock)
+    try:
+        shown, count = _deliver(plan, job, frames, clock)
+    finally:  # a run that is cut short takes its patches off now, not when the interpreter gets round to it
+        frames.close()
+        finals.close()
     latents = torch.cat(kept, dim=2) if kept else None
     if job.latents_out is not None and latents is not None and distribute.rank() == 0:
         save_latents(job.latents_out, model.to_model(latents), plan)
@@ -111,7 +115,7 @@ def execute(plan: Plan, model: Model, conditions: Conditions, job: Job, hashes: 
 
 def _finals(
     sampler: Sampler, job: Job, checkpoint: Checkpoint | None, clock: _Clock, kept: list[Tensor] | None
-) -> Iterator[Tensor]:
+) -> Generator[Tensor]:
     """Final latents as they come, with progress reported and state saved on the way."""
     saved = checkpoint.load(sampler.model.device) if checkpoint and job.resume else None
     restored, latest = saved is not None, None
@@ -139,6 +143,8 @@ def _finals(
         if checkpoint and latest:
             checkpoint.save(latest.round, latest.state, sampler.bank)
         raise
+    finally:
+        steps.close()
 
 
 def _report(job: Job, progress: Progress) -> None:
@@ -150,7 +156,7 @@ def _report(job: Job, progress: Progress) -> None:
                 job.on_preview(event)
 
 
-def _decoded(plan: Plan, model: Model, finals: Iterator[Tensor], clock: _Clock) -> Iterator[NDArray[np.uint8]]:
+def _decoded(plan: Plan, model: Model, finals: Iterator[Tensor], clock: _Clock) -> Generator[NDArray[np.uint8]]:
     """uint8 frames [f, H, W, 3], trimmed to the length asked for. The time of sampling inside is not decode time."""
     left = plan.frames
     stream = iter(model.decode(finals, plan.request.decode_chunk))

@@ -5,7 +5,7 @@ Knows the plan and a loaded model. Does not know decoding, files or the command 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,7 +45,8 @@ class Sampler:
         self.bank: dict[str, Tensor] = {}
         self.forwards = 0
 
-    def run(self, saved: Saved | None = None) -> Iterator[Progress]:
+    @torch.no_grad()  # as a decorator it is off again at every yield; a `with` inside would leak to the consumer
+    def run(self, saved: Saved | None = None) -> Generator[Progress]:
         """From the start, or from a saved state, to the last final latent."""
         loop, wrapper = self.plan.composition.loop, self.plan.composition.wrapper
         rounds = wrapper.rounds() if wrapper else 1
@@ -54,7 +55,7 @@ class Sampler:
         if saved:
             self.bank.update(saved.bank)
             yield Progress(first, saved.state.step, self._total(rounds), saved.state, tuple(saved.finals))
-        with self.denoiser.patched(self.plan.composition.patch(self._view())), torch.no_grad():
+        with self.denoiser.patched(self.plan.composition.patch(self._view())):
             state = saved.state if saved else loop.init(ctx)
             for round in range(first, rounds):
                 last = round == rounds - 1

@@ -96,3 +96,24 @@ def test_a_checkpoint_of_other_settings_is_refused(model: Path, tmp_path: Path) 
         session.run(plan_of(session, {"method": "direct"}), Job(checkpoint=tmp_path / "c", on_progress=interrupt))
     with pytest.raises(BadInput, match="other settings"):
         session.run(plan_of(session, {"method": "windows"}), Job(checkpoint=tmp_path / "c", resume=True))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_cut_short_leaves_nothing_behind(error: type[BaseException]) -> None:
+    """Patches come off and gradients are on again at once, also while the error is still being handled."""
+    pipe = wan("2.1")
+    before = {n: id(p) for n, p in pipe.transformer.attn_processors.items()}
+    session = Session(pipe)
+    seen = []
+
+    def fail(progress: Progress) -> None:
+        seen.append({n: id(p) for n, p in pipe.transformer.attn_processors.items()})
+        raise error
+
+    plan = session.plan(Request(prompt="a red circle", num_frames=161, height=32, width=48, method="freenoise"))
+    try:
+        session.run(plan, Job(on_progress=fail))
+    except error:
+        assert {n: id(p) for n, p in pipe.transformer.attn_processors.items()} == before
+        assert torch.is_grad_enabled()
+    assert seen and seen[0] != before, "the patch was on while the run went"
