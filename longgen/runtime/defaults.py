@@ -1,4 +1,5 @@
-"""The default method per length class, chosen from measured quality (see docs/quality.md), as data."""
+"""The default method per length class, as data: beyond the native length what published comparisons favour for any
+model at flat memory. The rows of docs/quality.md are too few yet to choose from."""
 
 from __future__ import annotations
 
