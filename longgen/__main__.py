@@ -50,8 +50,7 @@ def canonical(args: Sequence[str], command: str | None = None) -> list[str]:
             continue
         name, equals, value = arg.partition("=")
         name = name.replace("_", "-")
-        if not ("compare" in result[:1] and name == "--methods"):
-            name = ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         take_value = name == "--prompt" and not equals
         result.append(name + equals + value)
     return result

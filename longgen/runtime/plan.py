@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from longgen import __version__
@@ -98,9 +98,6 @@ class Plan:
             return 0 if latent == 0 else (latent - 1) * stride + 1
 
         return [(pixel(a), min(pixel(b), self.frames)) for a, b in self.windows]
-
-    def with_seed(self, seed: int) -> Plan:
-        return replace(self, seed=seed)
 
 
 def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) -> Plan:
