@@ -23,7 +23,7 @@ from longgen.types import LoadOptions
 LENGTHS = (33, 65, 129, 257)
 METHODS = (
     "direct", "windows", "freenoise", "freenoise.noise,windows", "freelong", "freelongpp", "specmix", "lvsa",
-    "riflex", "ntk", "pi", "ultravico", "flowlong", "freeinit", "fifo", "extend",
+    "riflex", "ntk", "pi", "ultravico", "freepca", "flowlong", "freeinit", "fifo", "miga", "extend", "extend,adain",
 )  # fmt: skip
 FIRST_SEED = 1000  # video i has seed FIRST_SEED + i, whatever the method and length
 
@@ -70,7 +70,12 @@ def _one(rows: Rows, session: Session, name: str, length: int, index: int, spec:
     if str(index) in videos:
         return
     asked = Request(
-        prompt=spec.prompt, num_frames=length, num_inference_steps=steps, method=name, seed=FIRST_SEED + index
+        prompt=spec.prompt,
+        num_frames=length,
+        num_inference_steps=steps,
+        method=name,
+        seed=FIRST_SEED + index,
+        decode_chunk=16,  # the same frames, and on a CPU convolutions of this size take the fast kernel
     )
     outcome = session.run(session.plan(asked), Job(keep=True))
     assert outcome.frames is not None

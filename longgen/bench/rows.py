@@ -1,10 +1,12 @@
 """Recorded results: one JSON line per row in docs/results/, each with what is needed to measure it again.
 
-The only writer of docs/results/. A row that is measured again under the same key replaces the old one.
+The only writer of docs/results/. A row that is measured again under the same key replaces the old one. Several
+processes may write the same file: each adds its rows under a lock to what the others have written.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +14,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,11 +70,16 @@ class Rows:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._read()
+        self._commit = commit()  # now: the code that runs is what was there at the start
+        with locked(self.folder):
+            self._env = environment_id(self.folder)
+
+    def _read(self) -> None:
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 row = json.loads(line)
                 self.rows[row["key"]] = row
-        self._env = environment_id(self.folder)
 
     @property
     def path(self) -> Path:
@@ -85,14 +94,28 @@ class Rows:
 
     def add(self, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         """Record one measurement and write the file; floats keep five significant digits."""
-        row = {"key": _key(key), **key, **_short(values), "commit": commit(), "command": command(), "env": self._env}
-        row["date"] = time.strftime("%Y-%m-%d")
-        self.rows[row["key"]] = row
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in self.rows.values()), encoding="utf-8")
-        os.replace(part, self.path)
+        row = {"key": _key(key), **key, **_short(values), "commit": self._commit, "command": command()}
+        row |= {"env": self._env, "date": time.strftime("%Y-%m-%d")}
+        with locked(self.folder):
+            self._read()
+            self.rows[row["key"]] = row
+            part = self.path.with_suffix(".part")
+            lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in self.rows.values())
+            part.write_text("".join(lines), encoding="utf-8")
+            os.replace(part, self.path)
         return row
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone in the folder of results, which is made if need be, for as long as the block runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def command() -> str:
@@ -108,7 +131,6 @@ def environment_id(folder: Path) -> str:
     path = folder / "environments.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if name not in known:
-        folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**known, name: facts}, indent=1) + "\n", encoding="utf-8")
     return name
 

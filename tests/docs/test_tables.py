@@ -43,3 +43,11 @@ def test_a_row_measured_again_replaces_the_old_one(tmp_path: Path) -> None:
     again = Rows("speed", tmp_path)
     assert [r["seconds"] for r in again.rows.values()] == [3.0, 2.0]
     assert again.has(method="direct", frames=33) and not again.has(method="direct", frames=65)
+
+
+def test_two_writers_of_one_file_keep_each_others_rows(tmp_path: Path) -> None:
+    one, other = Rows("quality", tmp_path), Rows("quality", tmp_path)
+    one.add({"method": "direct", "frames": 33}, {"kept": 1})
+    other.add({"method": "direct", "frames": 65}, {"kept": 2})
+    one.add({"method": "direct", "frames": 33}, {"kept": 3})
+    assert sorted(r["kept"] for r in Rows("quality", tmp_path).rows.values()) == [2, 3]
