@@ -51,13 +51,23 @@ def reading(verdict: Verdict) -> dict[str, Any]:
 
 
 def run(
-    rows: Rows, prompts: int = 30, steps: int = 16, methods: str = "", lengths: str = "", dtype: str = "fp32"
+    rows: Rows,
+    prompts: int = 30,
+    first: int = 0,
+    steps: int = 16,
+    methods: str = "",
+    lengths: str = "",
+    dtype: str = "fp32",
 ) -> None:
-    """Make and judge every video that is not recorded yet, prompt by prompt so that all methods stay paired."""
+    """Make and judge every video that is not recorded yet, prompt by prompt so that all methods stay paired.
+
+    Args:
+        first: index of the prompt to begin with, so that processes can share the work.
+    """
     session = Session("shapes", LoadOptions(dtype=dtype))
     names = [m.strip() for m in methods.split(";")] if methods else list(METHODS)
     frames = [int(n) for n in str(lengths).split(";")] if lengths else list(LENGTHS)
-    for index, spec in enumerate(specs(prompts)):
+    for index, spec in list(enumerate(specs(prompts)))[first:]:
         for length in frames:
             for name in names:
                 _one(rows, session, name, length, index, spec, steps, dtype)
@@ -66,8 +76,7 @@ def run(
 
 def _one(rows: Rows, session: Session, name: str, length: int, index: int, spec: Spec, steps: int, dtype: str) -> None:
     key = {"method": name, "frames": length, "steps": steps, "dtype": dtype, "model_hash": session.model_hash}
-    videos: dict[str, Any] = dict(rows.get(**key).get("videos", {}))
-    if str(index) in videos:
+    if str(index) in rows.get(**key).get("videos", {}):
         return
     asked = Request(
         prompt=spec.prompt,
@@ -79,5 +88,4 @@ def _one(rows: Rows, session: Session, name: str, length: int, index: int, spec:
     )
     outcome = session.run(session.plan(asked), Job(keep=True))
     assert outcome.frames is not None
-    videos[str(index)] = reading(judge(outcome.frames, spec.prompt))
-    rows.add(key, {"videos": videos})
+    rows.add(key, {"videos": {str(index): reading(judge(outcome.frames, spec.prompt))}}, grow="videos")

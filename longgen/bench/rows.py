@@ -89,15 +89,22 @@ class Rows:
         return _key(key) in self.rows
 
     def get(self, **key: Any) -> dict[str, Any]:
-        """The row recorded under this key, empty when there is none."""
+        """The row recorded under this key, by any process; empty when there is none."""
+        self._read()
         return self.rows.get(_key(key), {})
 
-    def add(self, key: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-        """Record one measurement and write the file; floats keep five significant digits."""
+    def add(self, key: dict[str, Any], values: dict[str, Any], grow: str = "") -> dict[str, Any]:
+        """Record one measurement and write the file; floats keep five significant digits.
+
+        Args:
+            grow: name of a dictionary in `values` that is added to what the row holds there already.
+        """
         row = {"key": _key(key), **key, **_short(values), "commit": self._commit, "command": command()}
         row |= {"env": self._env, "date": time.strftime("%Y-%m-%d")}
         with locked(self.folder):
             self._read()
+            if grow:
+                row[grow] = self.rows.get(row["key"], {}).get(grow, {}) | row[grow]
             self.rows[row["key"]] = row
             part = self.path.with_suffix(".part")
             lines = (json.dumps(r, ensure_ascii=False) + "\n" for r in self.rows.values())

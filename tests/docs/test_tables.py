@@ -51,3 +51,10 @@ def test_two_writers_of_one_file_keep_each_others_rows(tmp_path: Path) -> None:
     other.add({"method": "direct", "frames": 65}, {"kept": 2})
     one.add({"method": "direct", "frames": 33}, {"kept": 3})
     assert sorted(r["kept"] for r in Rows("quality", tmp_path).rows.values()) == [2, 3]
+
+
+def test_a_row_grows_by_what_several_writers_find(tmp_path: Path) -> None:
+    one, other = Rows("quality", tmp_path), Rows("quality", tmp_path)
+    one.add({"method": "direct"}, {"videos": {"0": 1.0}}, grow="videos")
+    other.add({"method": "direct"}, {"videos": {"1": 2.0}}, grow="videos")
+    assert one.get(method="direct")["videos"] == {"0": 1.0, "1": 2.0}
