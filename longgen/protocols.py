@@ -301,6 +301,13 @@ class Model(Protocol):
         """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
         ...
 
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """Pixel frames uint8 [F, H, W, 3] → latents [1, C, T, H, W] fp32, where final latents live: `decode`'s inverse.
+
+        The mean of the VAE's posterior, nothing drawn. F is n·stride + 1 and T is lead_pad + n + 1.
+        """
+        ...
+
     def to_model(self, x: Tensor) -> Tensor:
         """[1, C, T, H, W] → the transformer's own layout."""
         ...

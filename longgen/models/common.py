@@ -1,4 +1,4 @@
-"""What all families share of loading and running a diffusers pipeline: device, dtype, solver, texts.
+"""What all families share of loading and running a diffusers pipeline: device, dtype, solver, texts, encoding frames.
 
 Knows pipelines as bags of components. Does not know families.
 """
@@ -166,6 +166,30 @@ class PipelineModel:
     def encode(self, text: str) -> Tensor:
         """[1, L, D] in the transformer's dtype, padded as the family's pipeline pads."""
         raise NotImplementedError
+
+    def normalise(self, z: Tensor) -> Tensor:
+        """The VAE's latents → the transformer's."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """Pixel frames uint8 [F, H, W, 3] → latents [1, C, T, H, W] fp32, where final latents live: `decode`'s inverse.
+
+        The mean of the VAE's posterior, nothing drawn. The VAE works through time in its own pieces. Latents that lead
+        a clip and are never decoded repeat the first, as CogVideoX 1.5 was trained.
+
+        Raises:
+            BadInput: F is not n·stride + 1, or the size is not a multiple of the VAE's.
+        """
+        info, (count, height, width) = self.info, frames.shape[:3]
+        if count < 1 or (count - 1) % info.stride:
+            raise BadInput(f"{info.id} encodes clips of n·{info.stride} + 1 frames; got {count}")
+        if height % info.spatial or width % info.spatial:
+            raise BadInput(f"{info.id} encodes sizes in multiples of {info.spatial}; got {height}×{width}")
+        vae = self.pipe.vae
+        pixels = frames.to(self.device).permute(3, 0, 1, 2)[None].float() / 255 * 2 - 1  # [1, 3, F, H, W]
+        z = self.normalise(vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float())
+        return torch.cat([z[:, :, : info.lead_pad], z], dim=2)
 
     @property
     def train_steps(self) -> int:

@@ -52,6 +52,9 @@ class CogVideoXModel(PipelineModel):
             own = CogVideoXDDIMScheduler.from_config(own.config)
         return solvers.make(own, name, steps)
 
+    def normalise(self, z: Tensor) -> Tensor:
+        return z * self.pipe.vae.config.scaling_factor
+
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> CogVideoXDenoiser:
         return CogVideoXDenoiser(self, conditions, steps)
 

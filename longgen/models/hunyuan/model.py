@@ -53,6 +53,9 @@ class HunyuanModel(PipelineModel):
         sigmas = np.linspace(1.0, 0.0, steps + 1)[:-1]
         return solvers.make(self.pipe.scheduler, name, steps, shift, sigmas=sigmas)
 
+    def normalise(self, z: Tensor) -> Tensor:
+        return z * self.pipe.vae.config.scaling_factor
+
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> HunyuanDenoiser:
         return HunyuanDenoiser(self, conditions, steps)
 

@@ -16,7 +16,7 @@ from longgen.models import solvers
 from longgen.models.common import PipelineModel, files_of, load_pipeline
 from longgen.models.ltx.denoiser import LTXDenoiser
 from longgen.models.ltx.info import describe
-from longgen.models.ltx.vae import stream_decode
+from longgen.models.ltx.vae import normalise, stream_decode
 from longgen.protocols import Conditions
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
@@ -61,6 +61,9 @@ class LTXModel(PipelineModel):
         if flow_shift is not None:  # the shift is e^mu
             mu = float(np.log(flow_shift))
         return solvers.make(self.pipe.scheduler, name, steps, sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+
+    def normalise(self, z: Tensor) -> Tensor:
+        return normalise(self.pipe.vae, z)
 
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> LTXDenoiser:
         return LTXDenoiser(self, conditions, steps)

@@ -38,6 +38,12 @@ def denormalise(vae: AutoencoderKLLTXVideo, z: Tensor) -> Tensor:
     return z * std / vae.config.scaling_factor + mean
 
 
+def normalise(vae: AutoencoderKLLTXVideo, z: Tensor) -> Tensor:
+    """The VAE's latents → the transformer's, as LTXImageToVideoPipeline does it."""
+    mean, std = (v.view(1, -1, 1, 1, 1).to(z.device, z.dtype) for v in (vae.latents_mean, vae.latents_std))
+    return (z - mean) * vae.config.scaling_factor / std
+
+
 @torch.no_grad()
 def stream_decode(
     vae: AutoencoderKLLTXVideo, chunks: Iterable[Tensor], chunk: int, device: torch.device

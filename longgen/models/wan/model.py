@@ -13,7 +13,7 @@ from torch import Tensor
 from longgen.models.common import PipelineModel, files_of, load_pipeline
 from longgen.models.wan.denoiser import WanDenoiser
 from longgen.models.wan.info import describe
-from longgen.models.wan.vae import stream_decode
+from longgen.models.wan.vae import normalise, stream_decode
 from longgen.protocols import Conditions
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
@@ -36,6 +36,9 @@ class WanModel(PipelineModel):
             text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
         )
         return embeds.to(self.dtype)
+
+    def normalise(self, z: Tensor) -> Tensor:
+        return normalise(self.pipe.vae, z)
 
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> WanDenoiser:
         return WanDenoiser(self, conditions, steps)

@@ -40,6 +40,15 @@ def denormalise(vae: AutoencoderKLWan, z: Tensor) -> Tensor:
     return z / (1.0 / std) + mean
 
 
+def normalise(vae: AutoencoderKLWan, z: Tensor) -> Tensor:
+    """The VAE's latents → the transformer's: (z − mean)/std per channel, as WanImageToVideoPipeline does it."""
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1).to(z.device, z.dtype)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return (z - mean) * (1.0 / std)
+
+
 @dataclass
 class Tile:
     """A spatial part of the latents and what its decoder remembers of the frames before."""
