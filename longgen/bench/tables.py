@@ -166,6 +166,41 @@ def memory(folder: Path, args: list[str]) -> list[str]:
     )
 
 
+def hour(folder: Path, args: list[str]) -> list[str]:
+    """One line per long run: what the judge read in its minutes, and how memory grew after the first of them."""
+    head = ("method", "frames", "minutes", "kept", "colour", "shape", "background", "motion", "jumps per minute")
+    head += ("growth of the process", "growth of live tensors", "processor time (min)", "processes")
+
+    def cells(row: Row) -> list[str]:
+        read = list(row["minutes"].values())
+        shares = [f"{statistics.fmean(m[n] for m in read):.3f}" for n in ("colour", "shape", "background", "motion")]
+        jumps = f"{statistics.fmean(m['jumps'] for m in read):.1f}"
+        grown = [f"{row[n]:.1f} %" for n in ("rss_growth_percent", "held_growth_percent")]
+        minutes = [str(row["count"]), _share(row["kept"], row["count"])]
+        last = [f"{row['cpu_seconds'] / 60:.0f}", str(row["processes"])]
+        return [f"`{row['method']}`", str(row["frames"]), *minutes, *shares, jumps, *grown, *last]
+
+    return table(head, (cells(r) for r in load(folder, "hour")))
+
+
+def hour_minutes(folder: Path, args: list[str]) -> list[str]:
+    """Some minutes of every long run, side by side."""
+    head = ("method", "minute", "kept", "shape", "motion", "jumps", "size", "colour (R G B)", "process (MiB)")
+    body = []
+    for row in load(folder, "hour"):
+        for number in sorted(map(int, row["minutes"])):
+            if number % 10 and number + 1 != row["count"]:
+                continue
+            m = row["minutes"][str(number)]
+            seen = m["identity"] or {}
+            colour = " ".join(f"{c:.2f}" for c in seen.get("colour", ()))
+            size = f"{seen['size']:.3f}" if seen else "–"
+            figures = [f"{m['shape']:.2f}", f"{m['motion']:.2f}", str(m["jumps"]), size, colour or "–"]
+            kept = "yes" if m["kept"] else "no"
+            body.append([f"`{row['method']}`", str(number + 1), kept, *figures, f"{m['rss_mib']:.0f}"])
+    return table(head, body)
+
+
 # ---------------------------------------------------------------------------------------------------------- metrics
 
 CHANGES = ("crf18", "half size", "half rate")
@@ -265,13 +300,34 @@ def matrix(folder: Path, args: list[str]) -> list[str]:
     return [*lines, "", *(f"{i}. {why}" for i, why in enumerate(reasons, 1))]
 
 
+def laws(folder: Path, args: list[str]) -> list[str]:
+    """Law × method, from declarations: ✓ holds, with its settings; e exempt, with the reason below."""
+    from longgen import registry
+    from longgen.laws import LAWS
+
+    infos = {name: registry.method(name).info for name in registry.METHODS}
+
+    def cell(law: str, name: str) -> str:
+        info = infos[name]
+        if law in info.laws:
+            return "✓" + "".join(f" {k} {v}" for k, v in info.laws[law].items())
+        return "e" if law in info.exempt else ""
+
+    lines = table(("law", *(f"`{n}`" for n in infos)), ([f"`{law}`", *(cell(law, n) for n in infos)] for law in LAWS))
+    exempt = [f"- `{n}`, {law}: {why}" for n, info in infos.items() for law, why in info.exempt.items()]
+    return [*lines, "", *exempt]
+
+
 TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "quality": quality,
     "model": model,
     "vae": vae,
     "speed": speed,
     "memory": memory,
+    "hour": hour,
+    "hour-minutes": hour_minutes,
     "matrix": matrix,
+    "laws": laws,
     "validation": validation,
     "doses": doses,
     "agreement": agreement,

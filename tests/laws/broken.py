@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, SupportsIndex
+
 import torch
 from torch import Tensor
 
@@ -9,7 +13,7 @@ from longgen.methods.direct import Direct
 from longgen.methods.freenoise import FreeNoise
 from longgen.methods.windows import Windows
 from longgen.protocols import Context, Method
-from longgen.types import Dense, Event, Final, LatentGrid, ModelInfo, Patch, State, View
+from longgen.types import Attend, Call, Dense, Event, Final, LatentGrid, ModelInfo, Patch, Rotate, Site, State, View
 
 
 class LooseTail(Windows):
@@ -77,9 +81,42 @@ class Idle(FreeNoise):
         return super().noise(grid, seed, start, stop) / 0
 
 
+class Running(list[Call]):
+    """Calls whose latents depend on how many of them have been read before, as with windows updated in place."""
+
+    read = 0
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        self.read += 1
+        call = super().__getitem__(index)
+        return replace(call, x=call.x + 0.1 * self.read) if isinstance(call, Call) else call
+
+
+class InPlace(Windows):
+    """Its windows see what those evaluated before them left behind."""
+
+    def step(self, ctx: Context, state: State) -> tuple[State, list[Event]]:
+        return super().step(replace(ctx, denoise=lambda calls: ctx.denoise(Running(calls))), state)
+
+
+class Sticky(FreeNoise):
+    """Its hook changes the timestep of the call that it is shown, which outlives the patch."""
+
+    def patch(self, view: View) -> Patch:
+        hook = super().patch(view).attention
+        assert hook is not None
+
+        def attention(site: Site, q: Tensor, k: Tensor, v: Tensor, rotate: Rotate, attend: Attend) -> Tensor:
+            site.level.t.add_(1)
+            return hook(site, q, k, v, rotate, attend)
+
+        return Patch(attention=attention)
+
+
 FAULTS: list[tuple[str, type[Method]]] = [
     ("plain", LooseTail),
     ("partition", LooseTail),
+    ("mates", InPlace),
     ("resume", Forgetful),
     ("final", Twice),
     ("plan", Undercount),
@@ -91,4 +128,12 @@ FAULTS: list[tuple[str, type[Method]]] = [
     ("no_op", Scaled),
     ("beyond", Idle),
     ("finite", Idle),
+    ("removal", Sticky),
+    ("removal", Idle),
+]
+
+# law, a method that keeps it, and what of the house is replaced by what breaks it.
+HOUSE_FAULTS: list[tuple[str, str, str, Callable[..., Any]]] = [
+    ("conflicts", "windows", "longgen.runtime.compose._check_conflicts", lambda parts: None),
+    ("removal", "riflex", "longgen.models.wan.patching.Tables.restore", lambda self: None),
 ]
