@@ -43,6 +43,7 @@ def canonical(args: Sequence[str], command: str | None = None) -> list[str]:
     """
     result: list[str] = [command] if command else []
     take_value = False
+    own = {"--methods"} if [command, *args][0] == "compare" or list(args[:1]) == ["compare"] else set()
     for arg in args:
         if take_value or not arg.startswith("--") or arg == "--":
             take_value = False
@@ -50,7 +51,7 @@ def canonical(args: Sequence[str], command: str | None = None) -> list[str]:
             continue
         name, equals, value = arg.partition("=")
         name = name.replace("_", "-")
-        name = ALIASES.get(name, name)
+        name = name if name in own else ALIASES.get(name, name)
         take_value = name == "--prompt" and not equals
         result.append(name + equals + value)
     return result

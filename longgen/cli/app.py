@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longgen.cli import bench, decode, eval, generate, info, plan, rerun, schema, story
+from longgen.cli import bench, compare, decode, eval, generate, info, plan, rerun, schema, story
 from longgen.errors import BadInput
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.command("story")(story.story_command)
 app.command("decode")(decode.decode_command)
 app.command("eval")(eval.eval_command)
 app.command("metrics")(eval.metrics_command)
+app.command("compare")(compare.compare_command)
 app.command("bench")(bench.bench_command)
 app.command("rerun")(rerun.rerun_command)
 app.command("models")(info.models_command)

@@ -58,7 +58,7 @@ def eval_command(
     if prompts is not None:
         known = Known(read_prompts(Path(prompts), videos), known.given, known.entries, known.reference)
     request = Request(videos, ids, known, specs, Path(output) if output else None, static_filter, device)
-    return _evaluate(request, as_json)
+    return evaluate_and_tell(request, as_json)
 
 
 def metrics_command(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
@@ -78,7 +78,8 @@ def _finite(value: float) -> float | None:
     return value if abs(value) != float("inf") else None
 
 
-def _evaluate(request: Request, as_json: bool) -> int:
+def evaluate_and_tell(request: Request, as_json: bool) -> int:
+    """Score the videos of a request, write its folder, print a table or JSON; the exit code."""
     from longgen.metrics.evaluate import evaluate
     from longgen.report.console import evaluation_table, progress
     from longgen.report.files import write_all
