@@ -37,6 +37,7 @@ FAMILIES: dict[str, str] = {
     "CogVideoXTransformer3DModel": "longgen.models.cogvideox",
     "HunyuanVideoTransformer3DModel": "longgen.models.hunyuan",
     "LTXVideoTransformer3DModel": "longgen.models.ltx",
+    "SkyReelsV2Transformer3DModel": "longgen.models.skyreels",
     "WanTransformer3DModel": "longgen.models.wan",
 }
 

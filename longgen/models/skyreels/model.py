@@ -1,0 +1,81 @@
+"""A loaded SkyReels-V2 checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Pipeline
+from torch import Tensor
+
+from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.files import read_json
+from longgen.models.skyreels.denoiser import SkyReelsDenoiser
+from longgen.models.skyreels.info import describe
+from longgen.models.solvers import SchedulerSolver
+from longgen.models.wan.vae import normalise, stream_decode
+from longgen.protocols import Conditions
+from longgen.types import LatentGrid, LoadOptions, ModelInfo
+
+CLASSES = {kind.__name__: kind for kind in (SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Pipeline)}
+
+
+class Overwriting(SchedulerSolver):
+    """The step rule as the diffusion-forcing pipeline, and the authors' code before it, really take it.
+
+    They write each step's result over the sample that it came from, which UniPC still holds after its first step, and
+    so the first correction starts from the new sample. `unipc` by name is the rule of the paper.
+    """
+
+    def __init__(self, rule: SchedulerSolver) -> None:
+        self._rule = rule
+        self.name, self.order, self.stochastic, self.schedule = rule.name, rule.order, rule.stochastic, rule.schedule
+
+    def init(self, start: int = 0) -> Mapping[str, Any]:
+        return self._rule.init(start)
+
+    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
+        then, kept = self._rule.step(memory, x, clean, row)
+        first = "last_sample" in memory and memory["last_sample"] is None
+        return then, {**kept, "last_sample": then.clone()} if first else kept
+
+
+class SkyReelsModel(PipelineModel):
+    """SkyReels-V2, text-to-video or diffusion forcing: Wan's VAE and text encoder, a transformer of its own."""
+
+    @classmethod
+    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> SkyReelsModel:
+        kind = CLASSES[read_json(path / "model_index.json")["_class_name"]]
+        return cls(info, load_pipeline(kind, path, options), options)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any) -> SkyReelsModel:
+        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+
+    @torch.no_grad()
+    def encode(self, text: str) -> Tensor:
+        """[1, L, D] in the transformer's dtype."""
+        embeds, _ = self.pipe.encode_prompt(
+            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
+        )
+        return embeds.to(self.dtype)
+
+    def solver(self, name: str | None, steps: int, flow_shift: float | None) -> SchedulerSolver:
+        rule = super().solver(name, steps, flow_shift)
+        as_published = name in (None, "default") and isinstance(self.pipe, SkyReelsV2DiffusionForcingPipeline)
+        return Overwriting(rule) if as_published else rule
+
+    def normalise(self, z: Tensor) -> Tensor:
+        return normalise(self.pipe.vae, z)
+
+    def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> SkyReelsDenoiser:
+        return SkyReelsDenoiser(self, conditions, steps)
+
+    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
+        try:
+            yield from stream_decode(self.pipe.vae, chunks, chunk, self.device)
+        finally:
+            self.pipe.maybe_free_model_hooks()
