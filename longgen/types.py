@@ -79,6 +79,27 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What a forward of a checkpoint takes, from its JSON files. All numbers are those of one forward of one video.
+
+    Args:
+        token, word, level: multiply-adds per video token, per text token and per timestep, attention aside.
+        level_per_token: latents' own levels reach the network token by token, else latent by latent.
+        level_always: one by one even where they are all alike.
+        word_layers: layers in which the words attend to each other alone.
+        course: σ at equal fractions 0 … 1 of the steps, at the checkpoint's own settings; () where `flow_shift` tells.
+    """
+
+    token: float
+    word: float
+    level: float
+    level_per_token: bool = True
+    level_always: bool = False
+    word_layers: int = 0
+    course: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What is known about a checkpoint from its JSON files alone, before any weight loads.
 
@@ -112,6 +133,9 @@ class ModelInfo:
     parameters: int | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)  # capability → why the family lacks it
     embedded_guidance: bool = False  # the network reads the guidance scale: one run per call, no negative prompt
+    needs_image: bool = False  # an image-to-video checkpoint: without a first frame it has never been run
+    control_layers: int = 0  # blocks of a control branch, each like a layer with one more projection
+    footprint: Footprint | None = None  # None: costs are estimated from layers and widths alone
 
     @property
     def native_latents(self) -> int:

@@ -186,10 +186,18 @@ class PipelineModel:
             raise BadInput(f"{info.id} encodes clips of n·{info.stride} + 1 frames; got {count}")
         if height % info.spatial or width % info.spatial:
             raise BadInput(f"{info.id} encodes sizes in multiples of {info.spatial}; got {height}×{width}")
-        vae = self.pipe.vae
-        pixels = frames.to(self.device).permute(3, 0, 1, 2)[None].float() / 255 * 2 - 1  # [1, 3, F, H, W]
-        z = self.normalise(vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float())
+        z = self.encode_pixels(self.pixels(frames))
         return torch.cat([z[:, :, : info.lead_pad], z], dim=2)
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """uint8 [F, H, W, 3] → [1, 3, F, H, W] in [−1, 1] on the model's device."""
+        return frames.to(self.device).permute(3, 0, 1, 2)[None].float() / 255 * 2 - 1
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """[1, 3, F, H, W] in [−1, 1] → latents [1, C, T, H, W] fp32 without leading ones."""
+        vae = self.pipe.vae
+        return self.normalise(vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float())
 
     @property
     def train_steps(self) -> int:

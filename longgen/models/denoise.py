@@ -46,6 +46,8 @@ class BaseDenoiser:
         for name in ("image", "control"):
             if getattr(conditions, name) is not None and name not in info.capabilities:
                 raise BadInput(f"{info.id} takes no {name}: {info.refusals.get(name, 'the checkpoint lacks it')}")
+        if info.needs_image and conditions.image is None:
+            raise BadInput(f"{info.id} makes videos from an image; give one: --image FILE")
         self.info = info
         self.prompts = conditions.prompts
         self._boundary = None if info.boundary is None else info.boundary * train_steps
@@ -64,6 +66,10 @@ class BaseDenoiser:
         """Installs the patch in every expert and takes it off bitwise, also after an exception."""
         raise NotImplementedError
 
+    def placed(self, call: Call) -> Call:
+        """The call as the network is to see it: families whose image is a clean latent put it in here."""
+        return call
+
     def clean(self, x: Tensor, level: Level, output: Tensor) -> Tensor:
         """Clean estimate from the noisy latents and the guided output, fp32."""
         return flow_clean(x, level, output)
@@ -76,6 +82,7 @@ class BaseDenoiser:
     def denoise_batch(self, calls: Sequence[Call]) -> list[Tensor]:
         """Clean estimates of several calls; those of one shape share forwards."""
         self._check(calls)
+        calls = [self.placed(call) for call in calls]
         groups: dict[tuple[int, bool, int, torch.Size, bool], list[tuple[int, Job, Tensor | None]]] = {}
         for i, call in enumerate(calls):
             for job, weight in self._jobs(call):

@@ -10,9 +10,9 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Rope
 
-PIPELINES = ("WanPipeline",)
+PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 DEFAULTS = Path(__file__).with_name("defaults.json")
 REFUSALS = {
     "joint_text": "Wan takes text through cross-attention",
@@ -28,21 +28,20 @@ def describe(files: Files) -> ModelInfo:
         raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {', '.join(PIPELINES)}")
     transformer, vae = files.config("transformer"), files.config("vae")
     table = json.loads(DEFAULTS.read_text(encoding="utf-8"))
-    variant = files.overrides.get("variant", _variant(files.index))
-    values = {**table["variants"][_variant(files.index)], **files.overrides}
-    channels = int(vae.get("z_dim", 16))
-    if int(transformer.get("in_channels", 16)) != channels:
-        raise BadInput(
-            f"model {files.id}: the transformer takes {transformer['in_channels']} channels, the VAE makes {channels}; "
-            "only text-to-video checkpoints are supported"
-        )
+    channels, stride = int(vae.get("z_dim", 16)), int(vae.get("scale_factor_temporal", 4))
+    needs_image = _needs_image(files, channels, stride)
+    own = _variant(files.index, needs_image)
+    variant, values = files.overrides.get("variant", own), {**table["variants"][own], **files.overrides}
     scheduler = files.config("scheduler")
     shift = values.get("flow_shift", scheduler.get("flow_shift", scheduler.get("shift")))
     head = int(transformer.get("attention_head_dim", 128))
     refusals = dict(REFUSALS)
     capabilities = {"per_latent_level", "rope", "self_attention", "cross_text", "stream_decode", "windows"}
-    if files.index.get("expand_timesteps"):
-        capabilities.add("prefix_condition")
+    if needs_image:  # known latents enter beside the noise, all of which has one level
+        capabilities = capabilities - {"per_latent_level"} | {"image", "prefix_condition"}
+        refusals["per_latent_level"] = "an image-to-video checkpoint tells known latents from others by their level"
+    elif files.index.get("expand_timesteps"):
+        capabilities |= {"image", "prefix_condition"}
     else:
         refusals["prefix_condition"] = "only Wan2.2-TI2V was trained with clean first latents"
     height, width = values["native_size"]
@@ -51,7 +50,7 @@ def describe(files: Files) -> ModelInfo:
         family="wan",
         variant=variant,
         channels=channels,
-        stride=int(vae.get("scale_factor_temporal", 4)),
+        stride=stride,
         spatial=int(vae.get("scale_factor_spatial", 8)),
         patch=tuple(transformer.get("patch_size", (1, 2, 2))),
         native_frames=values["native_frames"],
@@ -64,7 +63,8 @@ def describe(files: Files) -> ModelInfo:
         heads=int(transformer.get("num_attention_heads", 40)),
         head_dim=head,
         ffn_dim=int(transformer.get("ffn_dim", 13824)),
-        text_tokens=files.text_tokens,
+        # Attention of checkpoints with an image encoder takes all but the last 512 tokens for the image's.
+        text_tokens=512 if transformer.get("image_dim") else files.text_tokens,
         # The temporal axis takes what height and width leave: D − 2·2·⌊D/6⌋ channels.
         rope=Rope("table", head - 4 * (head // 6), 10_000.0, int(transformer.get("rope_max_seq_len", 1024))),
         capabilities=frozenset(capabilities),
@@ -72,13 +72,31 @@ def describe(files: Files) -> ModelInfo:
         boundary=files.index.get("boundary_ratio"),
         parameters=parameters(transformer),
         refusals=refusals,
+        needs_image=needs_image,
+        footprint=footprint(transformer, bool(files.index.get("expand_timesteps"))),
     )
 
 
-def _variant(index: Mapping[str, Any]) -> str:
+def _needs_image(files: Files, channels: int, stride: int) -> bool:
+    """Whether the transformer takes a mask of `stride` channels and an image's latents beside the noise."""
+    transformer = files.config("transformer")
+    given = int(transformer.get("in_channels", 16))
+    if given == channels:
+        return False
+    if given != 2 * channels + stride:
+        raise BadInput(
+            f"model {files.id}: the transformer takes {given} channels, the VAE makes {channels}; supported are "
+            f"text-to-video ({channels}) and image-to-video checkpoints ({2 * channels + stride})"
+        )
+    if transformer.get("pos_embed_seq_len") is not None:
+        raise BadInput(f"model {files.id} needs a first and a last image, which is not supported")
+    return True
+
+
+def _variant(index: Mapping[str, Any], needs_image: bool) -> str:
     if index.get("expand_timesteps"):
         return "wan2.2-ti2v"
-    return "wan2.2-a14b" if index.get("boundary_ratio") is not None else "wan2.1"
+    return ("wan2.2-a14b" if index.get("boundary_ratio") is not None else "wan2.1") + ("-i2v" if needs_image else "")
 
 
 def parameters(config: Mapping[str, Any]) -> int:
@@ -90,8 +108,32 @@ def parameters(config: Mapping[str, Any]) -> int:
     out = int(config.get("out_channels") or channels)
     attention = 4 * (d * d + d) + 2 * d  # projections, and the norms of q and k
     norm = 2 * d if config.get("cross_attn_norm", True) else 0
-    block = 2 * attention + norm + 2 * d * ffn + ffn + d + 6 * d
+    image = int(config.get("image_dim") or 0)
+    seen = 2 * (d * d + d) + d if config.get("added_kv_proj_dim") else 0  # keys, values and norm of an image's tokens
+    block = 2 * attention + norm + 2 * d * ffn + ffn + d + 6 * d + seen
     time = freq * d + d + d * d + d + 6 * (d * d + d)
     words = text * d + d + d * d + d
+    if image:
+        words += 2 * image + image * image + image + image * d + d + 2 * d
     ends = channels * patch * d + d + d * out * patch + out * patch + 2 * d
     return int(config.get("num_layers", 40)) * block + time + words + ends
+
+
+def footprint(config: Mapping[str, Any], expanded: bool) -> Footprint:
+    """Multiply-adds of WanTransformer3DModel: four projections of self-attention, queries and output of text attention
+    and the feed-forward per token; its keys and values per word; the time embedding and six modulations per level.
+
+    Args:
+        expanded: the pipeline gives every token its timestep (`expand_timesteps`).
+    """
+    d = int(config.get("num_attention_heads", 40)) * int(config.get("attention_head_dim", 128))
+    ffn, freq, text = (int(config.get(k, v)) for k, v in (("ffn_dim", 13824), ("freq_dim", 256), ("text_dim", 4096)))
+    patch, layers = math.prod(config.get("patch_size", (1, 2, 2))), int(config.get("num_layers", 40))
+    channels = int(config.get("in_channels", 16))
+    ends = (channels + int(config.get("out_channels") or channels)) * patch * d
+    return Footprint(
+        token=layers * (6 * d * d + 2 * d * ffn) + ends,
+        word=layers * 2 * d * d + text * d + d * d,
+        level=freq * d + 7 * d * d,
+        level_always=expanded,
+    )

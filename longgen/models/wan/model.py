@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanPipeline
+from diffusers import WanImageToVideoPipeline, WanPipeline
 from torch import Tensor
 
 from longgen.models.common import PipelineModel, files_of, load_pipeline
@@ -19,11 +19,12 @@ from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
 
 class WanModel(PipelineModel):
-    """Wan2.1, Wan2.2-A14B or Wan2.2-TI2V-5B."""
+    """Wan2.1 or Wan2.2-A14B, from text or from an image, or Wan2.2-TI2V-5B."""
 
     @classmethod
     def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> WanModel:
-        return cls(info, load_pipeline(WanPipeline, path, options), options)
+        kind = WanImageToVideoPipeline if info.needs_image else WanPipeline
+        return cls(info, load_pipeline(kind, path, options), options)
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> WanModel:
@@ -41,7 +42,7 @@ class WanModel(PipelineModel):
         return normalise(self.pipe.vae, z)
 
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> WanDenoiser:
-        return WanDenoiser(self, conditions, steps)
+        return WanDenoiser(self, conditions, grid, steps)
 
     def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
         """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""

@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_wan import _get_qkv_projections
 from torch import Tensor
 
 from longgen.models.patching import Part, Processor, Stage, project_out, text_attention, video_attention
-from longgen.types import Patch
+from longgen.types import Dense, Patch
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -95,8 +95,19 @@ class CrossProcessor(Processor):
     ) -> Tensor:
         if self.patch.cross is None and self.stage.plain:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        q, k, v = heads(attn, hidden_states, encoder_hidden_states)
-        return project_out(attn, self._rows(q, k, v), q.dtype)
+        assert encoder_hidden_states is not None
+        longest = max(text.tokens.shape[1] for text in self.stage.texts)
+        seen, words = encoder_hidden_states.split([encoder_hidden_states.shape[1] - longest, longest], dim=1)
+        q, k, v = heads(attn, hidden_states, words)
+        out = self._rows(q, k, v)
+        if seen.shape[1]:
+            out = out + self._image(attn, q, seen).type_as(out)
+        return project_out(attn, out, q.dtype)
+
+    def _image(self, attn: Any, q: Tensor, seen: Tensor) -> Tensor:
+        """Attention to CLIP's tokens [B, n, C] of the image, which stands beside that to the text. [B, S, N, D]."""
+        k, v = attn.norm_added_k(attn.add_k_proj(seen)), attn.add_v_proj(seen)
+        return self.stage.attend(q, k.unflatten(2, (attn.heads, -1)), v.unflatten(2, (attn.heads, -1)), Dense())[0]
 
     @torch.compiler.disable
     def _rows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -166,14 +177,28 @@ def installed(transformer: WanTransformer3DModel, patch: Patch, stage: Stage, at
         attention: whether self-attention gets its processor too; without it only text attention does.
     """
     tables = Tables(transformer, patch)
-    kept = [(block.attn1.processor, block.attn2.processor) for block in transformer.blocks]
+    places = blocks_of(transformer, patch)
+    kept = [(block.attn1.processor, block.attn2.processor) for _, block, _ in places]
     try:
-        for layer, block in enumerate(transformer.blocks):
+        for layer, block, worn in places:
             if attention:
-                block.attn1.processor = SelfProcessor(stage, patch, layer, theta=tables.theta)
-            block.attn2.processor = CrossProcessor(stage, patch, layer, inner=block.attn2.processor)
+                block.attn1.processor = SelfProcessor(stage, worn, layer, theta=tables.theta)
+            block.attn2.processor = CrossProcessor(stage, worn, layer, inner=block.attn2.processor)
         yield tables
     finally:
-        for block, (own, cross) in zip(transformer.blocks, kept, strict=True):
+        for (_, block, _), (own, cross) in zip(places, kept, strict=True):
             block.attn1.processor, block.attn2.processor = own, cross
         tables.restore()
+
+
+def blocks_of(transformer: Any, patch: Patch) -> list[tuple[int, Any, Patch]]:
+    """(layer, block, what it wears) of all blocks; those of a VACE control branch count as the layers that they feed.
+
+    A control block holds the same latents at the same positions beside the same texts, so routes, logits and text hooks
+    act there too. Shared keys and values do not: they would show one window the control of another.
+    """
+    main = [(layer, block, patch) for layer, block in enumerate(transformer.blocks)]
+    if not hasattr(transformer, "vace_blocks"):
+        return main
+    beside = zip(transformer.config.vace_layers, transformer.vace_blocks, strict=True)
+    return main + [(layer, block, replace(patch, kv=None)) for layer, block in beside]

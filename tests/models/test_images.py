@@ -1,0 +1,173 @@
+"""Image-to-video: equal to the plain pipelines, by absolute index in any call, refused where it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from models import tiny, tiny_images
+from torch import Tensor
+
+from longgen.core.noise import latent_noise
+from longgen.errors import BadInput
+from longgen.models import wan
+from longgen.models.describe import read_folder
+from longgen.protocols import Conditions
+from longgen.types import Call, Dense, LoadOptions, Patch
+
+PROMPT, NEGATIVE = "a red circle moving left", "blurry gray"
+WAN = ("2.1", "a14b", "ti2v")
+
+
+def words(kind: str) -> int:
+    """Tokens that a prompt is padded to: attention beside an image encoder's tokens expects 512."""
+    return 512 if kind == "2.1" else 12
+
+
+def wan_model(kind, solver="unipc", **changes):
+    made = wan.from_pipeline(tiny_images.wan_i2v(kind, solver, **changes))
+    made.info = replace(made.info, native_frames=17, native_size=tiny.size(kind), text_tokens=words(kind))
+    return made
+
+
+def loop(model, conditions: Conditions, x: Tensor, steps: int, frames: int) -> Tensor:
+    solver = model.solver(None, steps, None)
+    height, width = conditions.image.shape[:2]
+    denoiser = model.denoiser(conditions, model.info.grid(frames, height, width), steps)
+    memory, indices = solver.init(), tuple(range(x.shape[2]))
+    for row in range(steps):
+        clean = denoiser.denoise(Call(x, solver.schedule[row], indices))
+        x, memory = solver.step(memory, x, clean, row)
+    return x
+
+
+@pytest.mark.parametrize(("steps", "scale"), [(4, 4.0), (7, 1.0)])
+@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize("kind", WAN)
+def test_wan_equals_its_image_pipeline(kind, solver, scale, steps):
+    model, x = wan_model(kind, solver), tiny.latents()
+    height, width = tiny.size(kind)
+    picture = tiny_images.image(height, width)
+    want = model.pipe(
+        picture, PROMPT, NEGATIVE, height, width, 17, steps, scale, latents=x, output_type="latent",
+        max_sequence_length=words(kind),
+    ).frames  # fmt: skip
+    prompts = tiny.Prompts((PROMPT,), (NEGATIVE,), scale)
+    got = loop(model, Conditions(prompts, tiny_images.pixels(picture)), x, steps, 17)
+    assert (got - want).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", WAN)
+def test_the_image_matters_to_the_frames_after_it(kind):
+    """Guards the test above: a model that ignored its image would pass it."""
+    model = wan_model(kind)
+    calls = [tiny.call(model)]
+    one, other = (
+        model.denoiser(
+            Conditions(tiny.Prompts(), tiny_images.pixels(tiny_images.image(*tiny.size(kind), seed=seed))),
+            model.info.grid(17, *tiny.size(kind)), 4,
+        ).denoise_batch(calls)[0] for seed in (0, 1)
+    )  # fmt: skip
+    assert (one - other)[:, :, 1:].abs().max() > 1e-3
+
+
+def seeing(model, frames=17, **prompts):
+    size = model.info.native_size
+    conditions = Conditions(tiny.Prompts(**prompts), tiny_images.pixels(tiny_images.image(*size)))
+    return model.denoiser(conditions, model.info.grid(frames, *size), 4)
+
+
+@pytest.mark.parametrize("kind", WAN)
+def test_a_call_shows_the_image_where_latent_0_is(kind):
+    """A window that retains latent 0 sees it as a clip of its own would; one without it sees none."""
+    model = wan_model(kind)
+    made = seeing(model, 81)
+    whole, retained, later = (
+        made.denoise(tiny.call(model, 1, frames=frames)) for frames in (range(5), (0, 17, 18, 19, 20), range(16, 21))
+    )
+    if kind == "ti2v":  # positions and levels are all that a call knows of its place
+        assert torch.equal(whole, retained)
+        assert (retained - later)[:, :, 1:].abs().max() > 1e-3
+        unseen = model.denoiser(Conditions(tiny.Prompts()), model.info.grid(81, *model.info.native_size), 4)
+        assert torch.equal(later, unseen.denoise(tiny.call(model, 1, frames=range(16, 21))))
+    else:
+        beside = made._seen.of(tiny.call(model, 1, frames=(0, 17, 18, 19, 20)))
+        assert beside[:, :4, 0].eq(1).all() and not beside[:, :4, 1:].any()
+        assert not made._seen.of(tiny.call(model, 1, frames=range(16, 21)))[:, :4].any()
+        assert (retained - later).abs().max() > 1e-3
+
+
+def test_grey_latents_stop_changing():
+    """What stands beside latents past the encoder's reach is what it makes of a longer clip."""
+    model = wan_model("a14b")
+    pixels = model.pixels(tiny_images.pixels(tiny_images.image())[None])
+    clip = torch.cat([pixels, pixels.new_zeros(1, 3, 4 * 24, 32, 48)], dim=2)
+    latents = model.encode_pixels(clip)
+    assert (latents[:, :, 1] - latents[:, :, -1]).abs().max() > 1e-3
+    assert (latents[:, :, 20] - latents[:, :, -1]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["2.1", "a14b"])
+def test_known_latents_enter_beside_the_noise(kind):
+    """extend's native prefix against the transformer called by hand, as the checkpoint takes a clip that goes on."""
+    model = wan_model(kind)
+    made, frames, known = seeing(model, 81, scale=1.0), tuple(range(8, 13)), 2
+    call = tiny.call(model, [4, 4, 1, 1, 1], frames=frames)
+    level, x = model.solver(None, 4, None).schedule[1], call.x
+    got = made.denoise(call)
+    assert torch.equal(got[:, :, :known], x[:, :, :known])
+    noise = torch.cat([latent_noise(model.info.grid(81, 32, 48), 0, i, i + 1) for i in frames], dim=2)
+    noisy = torch.where(torch.arange(5)[:, None, None] < known, (1 - level.sigma) * x + level.sigma * noise, x)
+    shown = made._seen.beside[:, :, list(frames)].clone()
+    shown[:, :4, :known], shown[:, 4:, :known] = 1, x[:, :, :known]
+    clip = None
+    if kind == "2.1":
+        clip = model.pipe.encode_image(tiny_images.image(), "cpu")
+    expert = model.experts[0 if kind == "2.1" or float(level.t) >= 875 else 1]
+    out = expert(torch.cat([noisy, shown], 1), level.t[None], model.encode(made.prompts.texts[0]), clip).sample
+    assert (got - (x - level.sigma * out))[:, :, known:].abs().max() < 1e-5
+
+
+def test_text_patches_leave_the_image_encoder_alone():
+    """Attention to the image stands beside that to the text, whatever stands in for the latter."""
+    model = wan_model("2.1")
+    call = tiny.call(model)
+    made, texts = seeing(model), (PROMPT, "a blue star on black")
+    plain = made.denoise(call)
+    with made.patched(Patch(cross=lambda site, q, k, v, attend: attend(q, k, v, Dense()))):
+        assert (made.denoise(call) - plain).abs().max() < 1e-5
+    weights = torch.eye(2)[[0, 0, 1, 1, 1]]
+    split = seeing(model, texts=texts, weights=weights)
+    same = seeing(model, texts=(texts[0], texts[0]), weights=weights, negatives=made.prompts.negatives)
+    again = seeing(model, texts=(texts[0],), negatives=made.prompts.negatives).denoise(call)
+    assert (same.denoise(call) - again).abs().max() < 1e-5
+    assert (split.denoise(call) - again).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", WAN)
+def test_described_from_json_alone(kind, tmp_path):
+    pipe = tiny_images.wan_i2v(kind)
+    files = read_folder(tiny.save(pipe, tmp_path / kind, native_size=list(tiny.size(kind))))
+    info = wan.describe(files)
+    assert info.needs_image == (kind != "ti2v") and "image" in info.capabilities
+    assert info.variant == {"2.1": "wan2.1-i2v", "a14b": "wan2.2-a14b-i2v", "ti2v": "wan2.2-ti2v"}[kind]
+    assert info.parameters == sum(p.numel() for p in pipe.transformer.parameters())
+    loaded = wan.load(info, tmp_path / kind, LoadOptions())
+    assert type(loaded.pipe).__name__ == ("WanPipeline" if kind == "ti2v" else "WanImageToVideoPipeline")
+
+
+def test_what_is_refused():
+    needy, text_only = wan_model("2.1"), wan.from_pipeline(tiny.wan())
+    grid, prompts = text_only.info.grid(17, 32, 48), tiny.Prompts()
+    picture = tiny_images.pixels(tiny_images.image())
+    with pytest.raises(BadInput, match="from an image"):
+        needy.denoiser(Conditions(prompts), grid, 4)
+    with pytest.raises(BadInput, match="takes no image"):
+        text_only.denoiser(Conditions(prompts, picture), grid, 4)
+    with pytest.raises(BadInput, match="32×48"):
+        needy.denoiser(Conditions(prompts, picture.repeat(2, 1, 1)), grid, 4)
+    with pytest.raises(BadInput, match="first and a last image"):
+        wan.from_pipeline(tiny_images.wan_i2v("2.1", pos_embed_seq_len=10))
+    with pytest.raises(BadInput, match="image-to-video checkpoints"):
+        wan.from_pipeline(tiny_images.wan_i2v("a14b", in_channels=9))

@@ -1,0 +1,57 @@
+"""Tiny random image-to-video pipelines, and an image of their size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import WanImageToVideoPipeline
+from models import tiny
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+CLIP = 16  # width of the image encoder; four patches and a class token
+
+
+def image(height: int = tiny.HEIGHT, width: int = tiny.WIDTH, seed: int = 0) -> Image.Image:
+    """Smooth noise, so that resizing and encoding leave something of it."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def pixels(picture: Image.Image) -> torch.Tensor:
+    """uint8 [H, W, 3]."""
+    return torch.from_numpy(np.asarray(picture).copy())
+
+
+def wan_i2v(kind: str = "2.1", solver: str = "unipc", **changes: Any) -> WanImageToVideoPipeline:
+    """A pipeline of the kind "2.1" (with an image encoder), "a14b" (two transformers) or "ti2v"."""
+    torch.manual_seed(2)
+    text, extra = tiny.text_encoder(), dict[str, Any]()
+    wide: dict[str, Any] = {"in_channels": 12, "out_channels": 4, **changes}
+    if kind == "2.1":
+        wide |= {"image_dim": CLIP, "added_kv_proj_dim": 24}
+        config = CLIPVisionConfig(
+            hidden_size=CLIP, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+            patch_size=16, projection_dim=CLIP, initializer_range=0.5,
+        )  # fmt: skip
+        extra["image_encoder"] = CLIPVisionModel(config).eval()
+        extra["image_processor"] = CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        )
+    if kind == "a14b":
+        extra |= {"transformer_2": tiny.transformer(4, seed=7, **wide), "boundary_ratio": 0.875}
+    if kind == "ti2v":
+        extra["expand_timesteps"] = True
+        wide = changes
+    pipe = WanImageToVideoPipeline(
+        tokenizer=tiny.tokenizer(),
+        text_encoder=text,
+        vae=tiny.vae("2.2" if kind == "ti2v" else "2.1"),
+        scheduler={"unipc": tiny.unipc, "euler": tiny.euler}[solver](),
+        transformer=tiny.transformer(4, **wide),
+        **extra,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
