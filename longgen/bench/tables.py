@@ -5,24 +5,16 @@ Knows rows and Markdown. A test fails when a page and the rows disagree.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from longgen.shapes.judge import wilson
+from longgen.bench import speed_tables, story_tables
+from longgen.bench.markdown import Row, load, share, table
 
-Row = dict[str, Any]
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+)(?P<args>[^>]*) -->\n)(?P<body>.*?)(<!-- end -->)", re.S)
-
-
-def load(folder: Path, kind: str) -> list[Row]:
-    """Rows of one kind, in the order in which they were recorded."""
-    path = folder / f"{kind}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def rewrite(folder: Path, docs: Path | None = None) -> list[str]:
@@ -48,15 +40,6 @@ def filled(text: str, folder: Path) -> str:
     return MARK.sub(fill, text)
 
 
-def table(head: Iterable[str], body: Iterable[Iterable[str]]) -> list[str]:
-    """A Markdown table, or a line that says that nothing was measured."""
-    rows = [list(r) for r in body]
-    if not rows:
-        return ["Not measured."]
-    columns = list(head)
-    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(r)} |" for r in rows)]
-
-
 # ---------------------------------------------------------------------------------------------------------- quality
 
 
@@ -72,11 +55,6 @@ def _mean(values: list[float]) -> str:
     return f"{statistics.fmean(values):.3f} ± {half:.3f}"
 
 
-def _share(hits: int, count: int) -> str:
-    low, high = wilson(hits, count)
-    return f"{100 * hits / count:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
-
-
 def quality(folder: Path, args: list[str]) -> list[str]:
     """One length (`frames=N`): every method, means with intervals, and path drift paired with `direct`."""
     frames = int(dict(a.split("=") for a in args)["frames"])
@@ -88,6 +66,8 @@ def quality(folder: Path, args: list[str]) -> list[str]:
 
 def _quality_row(row: Row, base: dict[int, Row]) -> list[str]:
     videos = _videos(row)
+    if all(v.get("as_direct", False) for v in videos.values()):
+        return [f"`{row['method']}`", str(len(videos)), "the bits of `direct`", *["–"] * 8]
     read = list(videos.values())
     pairs = [(v, base[i]) for i, v in videos.items() if i in base and row["method"] != "direct"]
     both = [(_drift(a, "path"), _drift(b, "path")) for a, b in pairs]
@@ -95,7 +75,7 @@ def _quality_row(row: Row, base: dict[int, Row]) -> list[str]:
     return [
         f"`{row['method']}`",
         str(len(read)),
-        _share(sum(v["kept"] for v in read), len(read)),
+        share(sum(v["kept"] for v in read), len(read)),
         _mean([v["shape"] for v in read]),
         _mean([v["motion"] for v in read]),
         _mean([d for v in read if (d := _drift(v, "path")) is not None]),
@@ -112,7 +92,7 @@ def _drift(video: Row, name: str) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-# ------------------------------------------------------------------------------------------------- model, speed, memory
+# ------------------------------------------------------------------------------------------------- model
 
 
 def model(folder: Path, args: list[str]) -> list[str]:
@@ -138,66 +118,6 @@ def vae(folder: Path, args: list[str]) -> list[str]:
         for r in rows
         if r["model_hash"] == newest
     )
-    return table(head, body)
-
-
-def speed(folder: Path, args: list[str]) -> list[str]:
-    """Sampling seconds of every method and the ratio to the plain diffusers loop."""
-    rows = load(folder, "speed")
-    head = ("method", "frames", "steps", "calls", "sampling (s, median)", "ratio to plain diffusers", "decoding (s)")
-
-    def cells(r: Row) -> list[str]:
-        decode = "–" if r["decode_seconds"] is None else f"{r['decode_seconds']:.1f}"
-        figures = [str(r["frames"]), str(r["steps"]), str(r["calls"]), f"{r['seconds_median']:.1f}"]
-        return [f"`{r['method']}`", *figures, f"{r['ratio_to_plain']:.2f}", decode]
-
-    return table(head, (cells(r) for r in rows))
-
-
-def memory(folder: Path, args: list[str]) -> list[str]:
-    """Peak MiB that the loop holds, by length."""
-    rows = load(folder, "memory")
-    lengths = sorted({r["frames"] for r in rows})
-    by = {(r["method"], r["frames"]): f"{r['peak_mib']:.2f}" for r in rows}
-    names = list(dict.fromkeys(r["method"] for r in rows))
-    return table(
-        ("method", *(f"{n} frames" for n in lengths)),
-        ([f"`{m}`", *(by.get((m, n), "–") for n in lengths)] for m in names),
-    )
-
-
-def hour(folder: Path, args: list[str]) -> list[str]:
-    """One line per long run: what the judge read in its minutes, and how memory grew after the first of them."""
-    head = ("method", "frames", "minutes", "kept", "colour", "shape", "background", "motion", "jumps per minute")
-    head += ("growth of the process", "growth of live tensors", "processor time (min)", "processes")
-
-    def cells(row: Row) -> list[str]:
-        read = list(row["minutes"].values())
-        shares = [f"{statistics.fmean(m[n] for m in read):.3f}" for n in ("colour", "shape", "background", "motion")]
-        jumps = f"{statistics.fmean(m['jumps'] for m in read):.1f}"
-        grown = [f"{row[n]:.1f} %" for n in ("rss_growth_percent", "held_growth_percent")]
-        minutes = [str(row["count"]), _share(row["kept"], row["count"])]
-        last = [f"{row['cpu_seconds'] / 60:.0f}", str(row["processes"])]
-        return [f"`{row['method']}`", str(row["frames"]), *minutes, *shares, jumps, *grown, *last]
-
-    return table(head, (cells(r) for r in load(folder, "hour")))
-
-
-def hour_minutes(folder: Path, args: list[str]) -> list[str]:
-    """Some minutes of every long run, side by side."""
-    head = ("method", "minute", "kept", "shape", "motion", "jumps", "size", "colour (R G B)", "process (MiB)")
-    body = []
-    for row in load(folder, "hour"):
-        for number in sorted(map(int, row["minutes"])):
-            if number % 10 and number + 1 != row["count"]:
-                continue
-            m = row["minutes"][str(number)]
-            seen = m["identity"] or {}
-            colour = " ".join(f"{c:.2f}" for c in seen.get("colour", ()))
-            size = f"{seen['size']:.3f}" if seen else "–"
-            figures = [f"{m['shape']:.2f}", f"{m['motion']:.2f}", str(m["jumps"]), size, colour or "–"]
-            kept = "yes" if m["kept"] else "no"
-            body.append([f"`{row['method']}`", str(number + 1), kept, *figures, f"{m['rss_mib']:.0f}"])
     return table(head, body)
 
 
@@ -322,13 +242,11 @@ TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "quality": quality,
     "model": model,
     "vae": vae,
-    "speed": speed,
-    "memory": memory,
-    "hour": hour,
-    "hour-minutes": hour_minutes,
+    **speed_tables.TABLES,
     "matrix": matrix,
     "laws": laws,
     "validation": validation,
     "doses": doses,
     "agreement": agreement,
+    **story_tables.TABLES,
 }
