@@ -12,6 +12,7 @@ BENCHES: dict[str, str] = {
     "memory": "longgen.bench.memory:run",
     "quality": "longgen.bench.quality:run",
     "speed": "longgen.bench.speed:run",
+    "startup": "longgen.bench.startup:run",
     "oracle": "longgen.bench.oracle:run",
     "story": "longgen.bench.story:run",
 }

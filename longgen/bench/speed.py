@@ -1,85 +1,183 @@
-"""Sampling time of every method beside the plain diffusers loop at the same length, in interleaved pairs.
+"""Sampling time of every method beside the plain diffusers loop at the same length, in interleaved rounds.
 
-Rows hold minimum and median over rounds and the ratio of medians to the plain loop's; encoding and decoding are left
-out of the sampling time and told apart. This machine's noise is in every figure: read the ratios.
+Every round times each side once, so that a busy machine slows all of them alike; a row holds the seconds of all rounds
+and grows by one at a time, so a bench that is stopped goes on where it was. Decoding has a row of its own. There are
+four ways to run full attention: torch's default kernel, cuDNN, FlashAttention 3, the best one compiled; each has a row,
+or the reason why it cannot be had.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from longgen import registry
 from longgen.api import Session
+from longgen.attention import choose
 from longgen.bench.rows import Rows
 from longgen.cli.progress import say
 from longgen.config import Request
-from longgen.runtime.run import Job
+from longgen.errors import BadInput
+from longgen.protocols import Model
+from longgen.runtime.plan import Plan
+from longgen.runtime.sample import Sampler, conditions
 from longgen.types import LoadOptions
 
 PROMPT = "a red star drifting right on a navy background"
-METHODS = (
-    "direct", "windows", "freenoise", "freenoise.noise,windows", "freelong", "freelongpp", "lvsa", "ultravico",
-    "riflex", "flowlong", "fifo", "extend",
-)  # fmt: skip
+PARTNERED = {"adain": "extend,adain", "ditctrl": "windows,ditctrl"}  # methods that do nothing alone
+METHODS = (*(PARTNERED.get(name, name) for name in registry.METHODS), "freenoise.noise,windows")
+BASELINES = {"plain-cudnn": "sdpa-cudnn", "plain-flash3": "flash3"}  # row → engine
+
+
+@dataclass(frozen=True)
+class Side:
+    """One thing that is timed: what it computes, and how it is run once. `refusal` says why it cannot be."""
+
+    flops: float
+    calls: int
+    run: Callable[[], Any]
+    refusal: str = ""
 
 
 def run(
-    rows: Rows, model: str = "shapes", frames: int = 129, steps: int = 25, rounds: int = 3, methods: str = "",
-    guidance: float = 4.0,
+    rows: Rows, model: str = "shapes", frames: int = 129, steps: int = 16, rounds: int = 3, methods: str = "",
+    decode_chunk: int = 16, device: str = "cpu", dtype: str = "fp32",
 ) -> None:  # fmt: skip
-    """Time each method and the plain pipeline, `rounds` times in turn."""
-    session = Session(model, LoadOptions())
+    """Time the four baselines, decoding and each method ("a;b"; all by default), `rounds` times in turn."""
+    session = Session(model, LoadOptions(device=device, dtype=dtype))
     names = [m.strip() for m in methods.split(";")] if methods else list(METHODS)
-    plans = {
-        m: session.plan(Request(prompt=PROMPT, num_frames=frames, num_inference_steps=steps, method=m)) for m in names
-    }
-    spent: dict[str, list[float]] = {m: [] for m in ("plain", *names)}
-    calls: dict[str, int] = {}
-    decode: dict[str, float] = {}
-    plain = plain_loop(session, frames, steps, guidance)
-    plain()  # first call warms caches up for everybody
+    plans = {name: _plan(session, name, frames, steps) for name in ("direct", *names)}
+    whole = plans.pop("direct") if "direct" not in names else plans["direct"]
+    decode = _decode(session, whole, decode_chunk)
+    sides = {**_baselines(session, whole), "decode": Side(0.0, 0, decode)}
+    sides |= {name: Side(p.cost.flops, p.cost.calls, _sampling(session.model, p)) for name, p in plans.items()}
+    common = {"model": model, "frames": frames, "steps": steps, "device": device, "dtype": dtype}
+    warm: set[str] = set()
     for round in range(rounds):
-        spent["plain"].append(_timed(plain))
-        for name, plan in plans.items():
-            told = session.run(plan, Job()).sidecar
-            spent[name].append(told["timings"]["sample"])
-            calls[name], decode[name] = told["calls"], told["timings"]["decode"]
-        say(f"round {round + 1} of {rounds} done")
-    base = statistics.median(spent["plain"])
-    for name, seconds in spent.items():
-        middle = statistics.median(seconds)
-        values: dict[str, Any] = {
-            "seconds_min": min(seconds),
-            "seconds_median": middle,
-            "ratio_to_plain": middle / base,
-            "calls": calls.get(name, steps),
-            "decode_seconds": decode.get(name),
-            "rounds": rounds,
-            "model_hash": session.model_hash,
+        for name, side in sides.items():
+            key, done = {**common, "method": name}, len(rows.get(**common, method=name).get("seconds", []))
+            if side.refusal:
+                rows.add(key, {"unavailable": side.refusal})
+            elif done <= round:
+                if device != "cpu" or name in ("plain", "plain-compiled"):
+                    _ = name in warm or side.run()  # kernels are chosen and compiled before anything is timed
+                warm.add(name)
+                _record(rows, key, side, session)
+        say(f"{frames} frames: round {round + 1} of {rounds} done")
+
+
+def _record(rows: Rows, key: dict[str, Any], side: Side, session: Session) -> None:
+    """One more round of one side."""
+    cuda = key["device"].startswith("cuda")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = [*rows.get(**key).get("seconds", []), timed(side.run, cuda)]
+    middle = statistics.median(seconds)
+    values: dict[str, Any] = {
+        "seconds": seconds,
+        "seconds_median": middle,
+        "seconds_min": min(seconds),
+        "seconds_max": max(seconds),
+        "rounds": len(seconds),
+        "model_hash": session.model_hash,
+        "peak_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+    }
+    if side.flops:
+        plain = seconds if key["method"] == "plain" else rows.get(**{**key, "method": "plain"})["seconds"]
+        flops = side.flops if key["method"] == "plain" else rows.get(**{**key, "method": "plain"})["flops"]
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(seconds, plain))
+        values |= {
+            "calls": side.calls,
+            "flops": side.flops,
+            "gflops_per_second": side.flops / middle / 1e9,
+            "ratio_to_plain": ratio,
+            "ideal_ratio": side.flops / flops,
+            "percent_of_ideal": 100 * side.flops / flops / ratio,
         }
-        rows.add({"model": model, "method": name, "frames": frames, "steps": steps}, values)
+    rows.add(key, values)
 
 
-def plain_loop(session: Session, frames: int, steps: int, guidance: float) -> Callable[[], Any]:
+def _plan(session: Session, method: str, frames: int, steps: int) -> Plan:
+    return session.plan(Request(prompt=PROMPT, num_frames=frames, num_inference_steps=steps, method=method))
+
+
+def _sampling(model: Model, plan: Plan) -> Callable[[], Any]:
+    """A whole run from text to final latents, without decoding."""
+
+    def run() -> None:
+        for _ in Sampler(plan, model, conditions(plan)).run():
+            pass
+
+    return run
+
+
+def _decode(session: Session, plan: Plan, chunk: int) -> Callable[[], Any]:
+    latents = torch.randn(plan.grid.shape, generator=torch.Generator().manual_seed(0))
+
+    def run() -> None:
+        for _ in session.model.decode(iter([latents]), chunk):
+            pass
+
+    return run
+
+
+def _baselines(session: Session, whole: Plan) -> dict[str, Side]:
+    """Full attention over the whole length: the plain pipeline, faster kernels, and compiled."""
+    cost, calls = whole.cost.flops, whole.cost.calls
+    sides = {"plain": Side(cost, calls, plain_loop(session.model, whole))}
+    for name, engine in BASELINES.items():
+        options = replace(session.options, attention=engine)
+        adapter: Any = type(session.model)
+        made = adapter(session.info, session.model.pipe, options)  # type: ignore[attr-defined]
+        sides[name] = Side(cost, calls, _sampling(made, whole), refusal=_why_not(engine, made))
+    refusal = "" if compiler() else "no C++ compiler is installed"
+    compiled = Session(session.folder, replace(session.options, compile=True)) if not refusal else session
+    return {**sides, "plain-compiled": Side(cost, calls, plain_loop(compiled.model, whole), refusal)}
+
+
+def _why_not(engine: str, model: Any) -> str:
+    """Why an engine cannot serve this model here; empty when it can."""
+    try:
+        choose(engine, model.device, model.dtype, model.info.head_dim)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch would call on a CPU."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def plain_loop(model: Any, plan: Plan) -> Callable[[], Any]:
     """The diffusers pipeline's own loop over the whole length, without decoding."""
-    pipe = session.model.pipe  # type: ignore[attr-defined]
-    pipe.set_progress_bar_config(disable=True)
-    height, width = session.info.native_size
-    return lambda: pipe(
+    model.pipe.set_progress_bar_config(disable=True)
+    height, width = plan.size
+    return lambda: model.pipe(
         PROMPT,
         height=height,
         width=width,
-        num_frames=frames,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
+        num_frames=(plan.grid.frames - 1) * plan.info.stride + 1,
+        num_inference_steps=plan.steps,
+        guidance_scale=plan.guidance,
         output_type="latent",
-        max_sequence_length=session.info.text_tokens,
+        max_sequence_length=plan.info.text_tokens,
     )
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def timed(work: Callable[[], Any], cuda: bool = False) -> float:
+    """Seconds on the wall, with the device's queue empty at both ends."""
+    if cuda:
+        torch.cuda.synchronize()
     begun = time.perf_counter()
     work()
+    if cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - begun

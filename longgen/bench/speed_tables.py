@@ -1,0 +1,100 @@
+"""Docs tables of what runs cost: sampling time, attention, start-up, memory, the hour. Knows rows and Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from longgen.bench.markdown import Row, load, share, table
+
+
+def speed(folder: Path, args: list[str]) -> list[str]:
+    """Sampling seconds of every method at one length (`frames=N`) on one device (`device=cpu`), with their spread."""
+    asked = {"device": "cpu", **dict(a.split("=") for a in args)}
+    rows = [r for r in load(folder, "speed") if str(r["frames"]) == asked["frames"]]
+    rows = [r for r in rows if r.get("device", "cpu").partition(":")[0] == asked["device"]]
+    newest = {r["method"]: r for r in rows}
+    head = ("method", "steps", "calls", "seconds, median (all rounds)", "ratio to plain", "by FLOPs", "% of ideal")
+    return table((*head, "GFLOP/s"), (_speed_row(r) for r in newest.values()))
+
+
+def _speed_row(row: Row) -> list[str]:
+    name = f"`{row['method']}`"
+    if "unavailable" in row:
+        return [name, str(row["steps"]), "–", f"not available: {row['unavailable']}", *["–"] * 4]
+    spread = f" ({row['seconds_min']:.1f}–{row['seconds_max']:.1f}, {row['rounds']})" if "seconds_max" in row else ""
+    first = [name, str(row["steps"]), str(row.get("calls", "–")), f"{row['seconds_median']:.1f}{spread}"]
+    ratio = [f"{row['ratio_to_plain']:.2f}" if "ratio_to_plain" in row else "–"]
+    ideal = [f"{row['ideal_ratio']:.2f}", f"{row['percent_of_ideal']:.0f}"] if "ideal_ratio" in row else ["–", "–"]
+    rate = f"{row['gflops_per_second']:.1f}" if "gflops_per_second" in row else "–"
+    return [*first, *ratio, *ideal, rate]
+
+
+def startup(folder: Path, args: list[str]) -> list[str]:
+    """Seconds until a command is there."""
+    head = ("what", "seconds, median (least–most)", "processor seconds", "runs")
+
+    def cells(r: Row) -> list[str]:
+        spread = f"{r['seconds_median']:.2f} ({min(r['seconds']):.2f}–{max(r['seconds']):.2f})"
+        return [f"`{r['command_timed']}`", spread, f"{r['cpu_median']:.2f}", str(r["rounds"])]
+
+    return table(head, (cells(r) for r in load(folder, "startup")))
+
+
+def memory(folder: Path, args: list[str]) -> list[str]:
+    """Peak MiB that the loop holds, by length."""
+    rows = load(folder, "memory")
+    lengths = sorted({r["frames"] for r in rows})
+    by = {(r["method"], r["frames"]): f"{r['peak_mib']:.2f}" for r in rows}
+    names = list(dict.fromkeys(r["method"] for r in rows))
+    return table(
+        ("method", *(f"{n} frames" for n in lengths)),
+        ([f"`{m}`", *(by.get((m, n), "–") for n in lengths)] for m in names),
+    )
+
+
+def hour(folder: Path, args: list[str]) -> list[str]:
+    """One line per long run: what the judge read in its minutes, and how memory grew after the first of them."""
+    head = ("method", "frames", "minutes", "kept", "colour", "shape", "background", "motion", "jumps per minute")
+    head += ("growth of the process", "growth of live tensors", "processor time (min)", "processes")
+
+    def cells(row: Row) -> list[str]:
+        read = list(row["minutes"].values())
+        agreed = [f"{statistics.fmean(m[n] for m in read):.3f}" for n in ("colour", "shape", "background", "motion")]
+        jumps = f"{statistics.fmean(m['jumps'] for m in read):.1f}"
+        grown = [f"{row[n]:.1f} %" for n in ("rss_growth_percent", "held_growth_percent")]
+        minutes = [str(row["count"]), share(row["kept"], row["count"])]
+        last = [f"{row['cpu_seconds'] / 60:.0f}", str(row["processes"])]
+        return [f"`{row['method']}`", str(row["frames"]), *minutes, *agreed, jumps, *grown, *last]
+
+    return table(head, (cells(r) for r in load(folder, "hour")))
+
+
+def hour_minutes(folder: Path, args: list[str]) -> list[str]:
+    """Some minutes of every long run."""
+    head = ("method", "minute", "kept", "shape", "motion", "jumps", "size", "colour (R G B)", "process (MiB)")
+    body = []
+    for row in load(folder, "hour"):
+        for number in sorted(map(int, row["minutes"])):
+            if number % 10 == 0 or number + 1 == row["count"]:
+                body.append(_minute(row, number))
+    return table(head, body)
+
+
+def _minute(row: Row, number: int) -> list[str]:
+    read = row["minutes"][str(number)]
+    seen = read["identity"] or {}
+    colour = " ".join(f"{c:.2f}" for c in seen.get("colour", ())) or "–"
+    size = f"{seen['size']:.3f}" if seen else "–"
+    figures = [f"{read['shape']:.2f}", f"{read['motion']:.2f}", str(read["jumps"]), size, colour]
+    return [f"`{row['method']}`", str(number + 1), "yes" if read["kept"] else "no", *figures, f"{read['rss_mib']:.0f}"]
+
+
+TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
+    "speed": speed,
+    "startup": startup,
+    "memory": memory,
+    "hour": hour,
+    "hour-minutes": hour_minutes,
+}
