@@ -238,14 +238,16 @@ class PromptSchedule(Protocol):
 
 @dataclass(frozen=True)
 class Conditions:
-    """All that a denoiser is conditioned on. Images are uint8 [H, W, 3]; a control video is uint8 [F, H, W, 3].
+    """All that a denoiser is conditioned on. An image is uint8 [H, W, 3], a control video one such frame after another.
+
+    Latent i of a run is controlled by the frames that it stands for; a control video is read once, as a stream.
 
     `fps` is that of the video to make, for models whose positions count seconds; None is the model's own.
     """
 
     prompts: PromptSchedule
     image: Tensor | None = None
-    control: Tensor | None = None
+    control: Iterable[Tensor] | None = None
     seed: int = 0
     fps: float | None = None
 

@@ -18,6 +18,7 @@ METHODS: dict[str, str] = {
     "fifo": "longgen.methods.fifo:Fifo",
     "flowlong": "longgen.methods.flowlong:FlowLong",
     "freeinit": "longgen.methods.freeinit:FreeInit",
+    "freeloc": "longgen.methods.freeloc:FreeLoc",
     "freelong": "longgen.methods.freelong:FreeLong",
     "freelongpp": "longgen.methods.freelongpp:FreeLongPP",
     "freenoise": "longgen.methods.freenoise:FreeNoise",
@@ -35,10 +36,12 @@ METHODS: dict[str, str] = {
 # diffusers class of the transformer → the family's adapter module (which offers describe() and load()).
 FAMILIES: dict[str, str] = {
     "CogVideoXTransformer3DModel": "longgen.models.cogvideox",
+    "HunyuanVideo15Transformer3DModel": "longgen.models.hunyuan15",
     "HunyuanVideoTransformer3DModel": "longgen.models.hunyuan",
     "LTXVideoTransformer3DModel": "longgen.models.ltx",
     "SkyReelsV2Transformer3DModel": "longgen.models.skyreels",
     "WanTransformer3DModel": "longgen.models.wan",
+    "WanVACETransformer3DModel": "longgen.models.vace",
 }
 
 ENGINES: dict[str, str] = {

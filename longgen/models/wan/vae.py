@@ -1,18 +1,19 @@
-"""Exact streaming decode of Wan's causal VAE in constant memory.
+"""Exact streaming decode and encode of Wan's causal VAE in constant memory.
 
-The decoder carries a feature cache over time, so a clip can be decoded in pieces with the same result. Its first call
-must take exactly one latent; later calls may take any number. With spatial tiling every tile carries a cache of its
-own, and time stays outermost. Knows the VAE only.
+Decoder and encoder carry a feature cache over time, so a clip can pass in pieces with the same result. The decoder's
+first call must take exactly one latent; later calls may take any number. The encoder takes one frame, then as many as a
+latent covers. With spatial tiling every tile carries a cache of its own, and time stays outermost. Knows the VAE only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor
 
 
@@ -51,7 +52,7 @@ def normalise(vae: AutoencoderKLWan, z: Tensor) -> Tensor:
 
 @dataclass
 class Tile:
-    """A spatial part of the latents and what its decoder remembers of the frames before."""
+    """A spatial part of the latents or frames and what its decoder or encoder remembers of the frames before."""
 
     rows: slice
     columns: slice
@@ -63,26 +64,44 @@ class Tile:
         x = vae.post_quant_conv(z[..., self.rows, self.columns])
         return vae.decoder(x, feat_cache=self.cache, feat_idx=[0], first_chunk=first)
 
+    def encode(self, vae: AutoencoderKLWan, x: Tensor) -> Tensor:
+        """x [1, c, f, h, w], patchified, f = 1 at first → the mean of the posterior [1, C, 1, ·, ·]."""
+        self.cache = self.cache or [None] * vae._cached_conv_counts["encoder"]
+        out = vae.encoder(x[..., self.rows, self.columns], feat_cache=self.cache, feat_idx=[0])
+        return vae.quant_conv(out).chunk(2, dim=1)[0]
+
 
 def tiles(vae: AutoencoderKLWan, height: int, width: int) -> list[list[Tile]]:
-    """Rows of tiles as `enable_tiling` sets them, overlapping; one tile when tiling is off or the latents are small."""
+    """Rows of latent tiles as `enable_tiling` sets them, overlapping; one when tiling is off or the video is small."""
     ratio = vae.spatial_compression_ratio
-    tall, wide = vae.tile_sample_min_height // ratio, vae.tile_sample_min_width // ratio
-    if not vae.use_tiling or (height <= tall and width <= wide):
+    size = (vae.tile_sample_min_height // ratio, vae.tile_sample_min_width // ratio)
+    step = (vae.tile_sample_stride_height // ratio, vae.tile_sample_stride_width // ratio)
+    return cut(height, width, size, step, vae.use_tiling and (height > size[0] or width > size[1]))
+
+
+def cut(height: int, width: int, size: tuple[int, int], step: tuple[int, int], tiled: bool) -> list[list[Tile]]:
+    """Tiles of `size`, `step` apart."""
+    if not tiled:
         return [[Tile(slice(None), slice(None))]]
-    down, right = vae.tile_sample_stride_height // ratio, vae.tile_sample_stride_width // ratio
     return [
-        [Tile(slice(i, i + tall), slice(j, j + wide)) for j in range(0, width, right)] for i in range(0, height, down)
+        [Tile(slice(i, i + size[0]), slice(j, j + size[1])) for j in range(0, width, step[1])]
+        for i in range(0, height, step[0])
     ]
 
 
 def join(vae: AutoencoderKLWan, parts: list[list[Tensor]], height: int, width: int) -> Tensor:
-    """Decoded tiles [1, c, f, h, w] cross-faded over their overlaps with those above and to the left."""
+    """Decoded tiles [1, c, f, h, w], cross-faded, as frames of height × width latents."""
+    patch = vae.config.patch_size or 1
+    scale = vae.spatial_compression_ratio // patch
+    return crossfaded(vae, parts, patch)[..., : height * scale, : width * scale]
+
+
+def crossfaded(vae: AutoencoderKLWan, parts: list[list[Tensor]], divisor: int) -> Tensor:
+    """Tiles [1, c, f, h, w] faded over their overlaps with those above and to the left; 1/`divisor` of pixel size."""
     if len(parts) == len(parts[0]) == 1:
         return parts[0][0]
-    patch = vae.config.patch_size or 1
-    down, right = vae.tile_sample_stride_height // patch, vae.tile_sample_stride_width // patch
-    fade = (vae.tile_sample_min_height // patch - down, vae.tile_sample_min_width // patch - right)
+    down, right = vae.tile_sample_stride_height // divisor, vae.tile_sample_stride_width // divisor
+    fade = (vae.tile_sample_min_height // divisor - down, vae.tile_sample_min_width // divisor - right)
     rows = []
     for i, row in enumerate(parts):
         for j, part in enumerate(row):
@@ -92,8 +111,48 @@ def join(vae: AutoencoderKLWan, parts: list[list[Tensor]], height: int, width: i
                 part = vae.blend_h(row[j - 1], part, fade[1])
             row[j] = part
         rows.append(torch.cat([part[..., :down, :right] for part in row], dim=-1))
-    scale = vae.spatial_compression_ratio // patch
-    return torch.cat(rows, dim=-2)[..., : height * scale, : width * scale]
+    return torch.cat(rows, dim=-2)
+
+
+@torch.no_grad()
+def stream_encode(
+    vae: AutoencoderKLWan, frames: Iterable[Tensor], device: torch.device | None = None
+) -> Iterator[Tensor]:
+    """n·stride + 1 frames [3, height, width] in [−1, 1] → the transformer's latents, fp32, one by one [1, C, 1, h, w].
+
+    What `encode(whole clip).latent_dist.mode()` gives, normalised.
+
+    Args:
+        device: where the VAE runs, if offloading keeps its weights elsewhere.
+    """
+    hook = getattr(vae, "_hf_hook", None)  # offloading moves the VAE in before its encode(), which is not called here
+    if hook is not None:
+        hook.pre_forward(vae)
+    source, count, plan = iter(frames), 1, list[list[Tile]]()
+    while piece := list(islice(source, count)):
+        x = torch.stack(piece, dim=1)[None].to(device or vae.device, vae.dtype)  # [1, 3, f, height, width]
+        plan = plan or _frame_tiles(vae, *x.shape[-2:])
+        if vae.config.patch_size is not None:
+            x = patchify(x, patch_size=vae.config.patch_size)
+        # Tiles are as large in patchified frames as in plain ones, as diffusers' tiled_encode has it.
+        divisor = vae.spatial_compression_ratio // (vae.config.patch_size or 1)
+        parts = [[tile.encode(vae, x) for tile in row] for row in plan]
+        size = [side // divisor for side in x.shape[-2:]]
+        yield normalise(vae, crossfaded(vae, parts, divisor)[..., : size[0], : size[1]].float())
+        count = vae.config.scale_factor_temporal
+
+
+def _frame_tiles(vae: AutoencoderKLWan, height: int, width: int) -> list[list[Tile]]:
+    """Rows of tiles of frames of this size in pixels, as `tiles` of latents."""
+    size = (vae.tile_sample_min_height, vae.tile_sample_min_width)
+    step = (vae.tile_sample_stride_height, vae.tile_sample_stride_width)
+    patch = vae.config.patch_size or 1
+    return cut(height // patch, width // patch, size, step, vae.use_tiling and (height > size[0] or width > size[1]))
+
+
+def memory(vae: AutoencoderKLWan) -> int:
+    """Latents after which the encoder has forgotten a frame: each cached convolution remembers two of its own steps."""
+    return 2 * vae._cached_conv_counts["encoder"]
 
 
 @torch.no_grad()

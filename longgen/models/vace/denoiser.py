@@ -1,0 +1,103 @@
+"""Wan-VACE as a denoiser: what the control branch is shown for the latents of a call.
+
+As in `WanVACEPipeline`, the branch reads per latent the known picture, the picture to react to, and a mask: known
+frames have mask 0, frames to be made are gray and have mask 1, and react to the control video or to gray. A first-frame
+image is a known latent.
+
+The control video is encoded once, whole, and sliced by absolute latent index, as the noise is: in every window a latent
+meets the same control. A window's first latent so has a control that covers four frames and remembers those before,
+like the latent itself; encoded anew per window it would cover one frame, and neighbours would disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import WanVACETransformer3DModel
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from longgen.core.noise import latent_noise
+from longgen.models.denoise import Job
+from longgen.models.wan.denoiser import WanDenoiser
+from longgen.protocols import Conditions
+from longgen.types import Call, LatentGrid, Level, add_noise
+
+if TYPE_CHECKING:
+    from longgen.models.vace.model import VaceModel
+
+
+class VaceDenoiser(WanDenoiser):
+    """A Wan-VACE checkpoint conditioned on prompts, a control video, and the known latents of a call.
+
+    Latents of a call at a lower level than the others are known (`extend.condition=native`). The transformer has one
+    timestep, so it sees them at the others' level, noised with the noise of their index, and their content through the
+    control branch. What the frames before leave of themselves in the gray of later latents is not modelled.
+    """
+
+    model: VaceModel
+
+    def __init__(self, model: VaceModel, conditions: Conditions, grid: LatentGrid, steps: int) -> None:
+        super().__init__(model, conditions, grid, steps)
+        self.grid, self.seed = grid, conditions.seed
+        self.gray = model.encode_gray(grid)
+        self.reactive = None if conditions.control is None else model.encode_control(conditions.control)
+
+    def predict(self, transformer: WanVACETransformer3DModel, x: Tensor, jobs: Sequence[Job]) -> Tensor:
+        shown = [self.at_one_level(job.call) for job in jobs]
+        control = torch.cat([self.control(job.call) for job in jobs])
+        return transformer(
+            torch.cat([call.x for call in shown]).to(x),
+            torch.stack([call.level.t for call in shown]).to(x.device),
+            self.tokens(jobs),
+            control_hidden_states=control.to(x),
+            return_dict=False,
+        )[0]
+
+    def control(self, call: Call) -> Tensor:
+        """The branch's input [1, 2·C + p², T, H, W]: known and reactive latents, and the mask of p × p pixels each."""
+        frames = torch.tensor(call.frames)
+        gray = self.gray[:, :, frames.clamp(max=self.gray.shape[2] - 1)].to(call.x.device)
+        reactive = gray if self.reactive is None else self.reactive[:, :, frames].to(call.x.device)
+        known = known_latents(call.level, len(frames)).to(call.x.device)[:, None, None]  # [T, 1, 1]
+        mask = frame_mask(~known, self.grid.stride).expand(1, self.info.spatial**2, *call.x.shape[2:])
+        return torch.cat([torch.where(known, call.x.float(), gray), torch.where(known, gray, reactive), mask], dim=1)
+
+    def at_one_level(self, call: Call) -> Call:
+        """The call with its known latents noised to the level of the others."""
+        if call.level.uniform:
+            return call
+        known, level = known_latents(call.level, len(call.frames)), noisiest(call.level)
+        if len(call.level.t.unique()) > 2:
+            raise ValueError(f"{self.info.id} takes one level for all latents that are not known")
+        drawn = [latent_noise(self.grid, self.seed, i, i + 1) for i in call.frames]
+        noised = add_noise(call.x.float(), torch.cat(drawn, dim=2).to(call.x.device), level)
+        return replace(call, x=torch.where(known.to(call.x.device)[:, None, None], noised, call.x), level=level)
+
+    def _experts(self, level: Level) -> Tensor:
+        """One expert for all latents of a call: that of its level."""
+        return super()._experts(noisiest(level)).expand_as(level.t)
+
+
+def noisiest(level: Level) -> Level:
+    """The highest of a call's levels."""
+    return level if level.uniform else level[level.sigma.argmax()]
+
+
+def known_latents(level: Level, frames: int) -> Tensor:
+    """[T] bool: latents at a lower level than the call's highest."""
+    sigma = level.spread(frames).sigma
+    return sigma < sigma.max()
+
+
+def frame_mask(made: Tensor, stride: int) -> Tensor:
+    """Mask [T, 1, 1] out of which latents are to be made [T, 1, 1], as the pipeline picks it from a mask of frames.
+
+    It takes T of the F frames at nearest-exact places, as VACE was trained; near the end of a short prefix these belong
+    to the next latent, so the last known latent may count as one to be made.
+    """
+    frames = torch.cat([made[:1], made[1:].repeat_interleave(stride, dim=0)]).flatten().float()
+    return interpolate(frames[None, None], size=len(made), mode="nearest-exact").view(-1, 1, 1)

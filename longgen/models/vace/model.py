@@ -1,0 +1,47 @@
+"""A loaded Wan-VACE checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import WanVACEPipeline
+from torch import Tensor
+
+from longgen.models.common import files_of, load_pipeline
+from longgen.models.vace.denoiser import VaceDenoiser
+from longgen.models.vace.info import describe
+from longgen.models.wan.model import WanModel
+from longgen.models.wan.vae import memory, stream_encode
+from longgen.protocols import Conditions
+from longgen.types import LatentGrid, LoadOptions, ModelInfo
+
+
+class VaceModel(WanModel):
+    """Wan2.1-VACE, or a Wan2.2-VACE of two experts."""
+
+    @classmethod
+    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> VaceModel:
+        return cls(info, load_pipeline(WanVACEPipeline, path, options), options)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any) -> VaceModel:
+        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+
+    def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> VaceDenoiser:
+        return VaceDenoiser(self, conditions, grid, steps)
+
+    def encode_control(self, frames: Iterable[Tensor]) -> Tensor:
+        """A control video, uint8 frames [H, W, 3] that are read as a stream → latents [1, C, T, h, w] on the CPU."""
+        pixels = (frame.permute(2, 0, 1).float() / 255 * 2 - 1 for frame in frames)
+        return torch.cat([z.cpu() for z in stream_encode(self.pipe.vae, pixels, self.device)], dim=2)
+
+    def encode_gray(self, grid: LatentGrid) -> Tensor:
+        """Latents of the gray that stands for frames to be made, [1, C, n, h, w]; from n − 1 on they do not change."""
+        spatial, latents = self.info.spatial, min(grid.frames, memory(self.pipe.vae) + 1)
+        gray = torch.zeros(3, grid.height * spatial, grid.width * spatial)
+        frames = repeat(gray, (latents - 1) * grid.stride + 1)
+        return torch.cat([z.cpu() for z in stream_encode(self.pipe.vae, frames, self.device)], dim=2)
