@@ -59,7 +59,7 @@ class Request(BaseModel):
     quantize: str | None = None
     image: str | None = None
     control: str | None = None
-    decode_chunk: int = Field(default=1, ge=1, le=64)
+    decode_chunk: int | None = Field(default=None, ge=1, le=64)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -18,7 +18,7 @@ def decode_command(
     fps: Annotated[float | None, typer.Option("--fps", help="default: what the file says, else the model's")] = None,
     codec: Annotated[str | None, typer.Option("--codec", help="h264, h265, vp9, gif, ffv1, h264rgb, png")] = None,
     crf: Annotated[int | None, typer.Option("--crf", help="quality of lossy codecs")] = None,
-    decode_chunk: Annotated[int, typer.Option("--decode-chunk", min=1, help="latents per decoder call")] = 1,
+    decode_chunk: Annotated[int | None, typer.Option("--decode-chunk", min=1, help="latents per decoder call")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda …")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing output")] = False,
 ) -> None:

@@ -96,6 +96,8 @@ class Work:
 
     def _all(self, videos: list[tuple[Plan, Target | None]]) -> list[Outcome]:
         outcomes = []
+        if len(videos) > 1:
+            self.session.prepare([plan for plan, _ in videos], self.prompts)
         for plan, target in videos:
             assert target is not None
             if self.resume and self._finished(plan, target):
@@ -145,14 +147,15 @@ class Work:
 
     def _preview(self, plan: Plan, path: Path) -> Callable[[Preview], None]:
         from longgen.media.write import VideoWriter
-        from longgen.runtime.latents import to_uint8
+        from longgen.runtime.latents import decode_chunk, to_uint8
 
         out = path.with_name(path.stem + ".preview.mp4")
+        chunk = decode_chunk(plan.request.decode_chunk, plan.grid)
 
         def write(preview: Preview) -> None:
             if preview.step % self.preview_every == 0:
                 with VideoWriter(out, plan.fps, overwrite=True) as writer:
-                    for frames in self.session.model.decode(iter([preview.x]), plan.request.decode_chunk):
+                    for frames in self.session.model.decode(iter([preview.x]), chunk):
                         writer.write(to_uint8(frames))
 
         return write

@@ -17,7 +17,7 @@ from torch import Tensor
 from longgen.config import validated
 from longgen.errors import BadInput
 from longgen.protocols import Model
-from longgen.runtime.latents import read_latents, trimmed
+from longgen.runtime.latents import decode_chunk, read_latents, trimmed
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import Job, Outcome, execute
 from longgen.runtime.sample import Sampler, conditions
@@ -150,7 +150,7 @@ def _differences(model: Model, before: Tensor, after: Tensor, plan: Plan) -> Ite
     """Largest difference of each frame in grey levels, 0 … 255."""
 
     def stream(latents: Tensor) -> Iterator[NDArray[np.uint8]]:
-        decoded = model.decode(iter([latents.to(model.device)]), plan.request.decode_chunk)
+        decoded = model.decode(iter([latents.to(model.device)]), decode_chunk(plan.request.decode_chunk, plan.grid))
         return trimmed(decoded, plan.frames)
 
     for a, b in zip(stream(before), stream(after), strict=True):

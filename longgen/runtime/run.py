@@ -20,9 +20,9 @@ from longgen.media.write import Target, VideoWriter
 from longgen.protocols import Conditions, Model
 from longgen.runtime import distribute, sidecar
 from longgen.runtime.checkpoint import Checkpoint
-from longgen.runtime.latents import read_latents, save_latents, to_uint8
+from longgen.runtime.latents import decode_chunk, read_latents, save_latents, to_uint8
 from longgen.runtime.plan import Plan
-from longgen.runtime.sample import Progress, Sampler
+from longgen.runtime.sample import Progress, Sampler, texts
 from longgen.types import Final, Preview
 
 SAVE_EVERY = 60.0  # seconds between checkpoints: seldom enough to cost nothing, often enough to lose little
@@ -78,6 +78,7 @@ class _Clock:
 def execute(plan: Plan, model: Model, conditions: Conditions, job: Job, hashes: dict[str, str]) -> Outcome:
     """Run the plan. Leaves whole files or none; the checkpoint stays when the run is cut short."""
     clock, begun = _Clock(), time.perf_counter()
+    model.prepare(texts(plan, conditions.prompts))
     init = read_latents(job.init_latents, plan, model) if job.init_latents else None
     sampler = Sampler(plan, model, conditions, init)
     clock.charge("prepare", begun)
@@ -159,7 +160,7 @@ def _report(job: Job, progress: Progress) -> None:
 def _decoded(plan: Plan, model: Model, finals: Iterator[Tensor], clock: _Clock) -> Generator[NDArray[np.uint8]]:
     """uint8 frames [f, H, W, 3], trimmed to the length asked for. The time of sampling inside is not decode time."""
     left = plan.frames
-    stream = iter(model.decode(finals, plan.request.decode_chunk))
+    stream = iter(model.decode(finals, decode_chunk(plan.request.decode_chunk, plan.grid)))
     while True:
         sampled, begun = clock.spent.get("sample", 0.0), time.perf_counter()
         chunk = next(stream, None)

@@ -26,7 +26,7 @@ def composition(name: str) -> str:
 def made(out: Path, name: str, frames: int) -> None:
     words = ["generate", "--method", composition(name), "--num-frames", str(frames), "--steps", "2", "--seed", "3"]
     prompt = ["--prompt", "a red circle drifting right on a black background"]
-    assert run(canonical([*words, *prompt, "--decode-chunk", "16", "-o", str(out)])) == 0
+    assert run(canonical([*words, *prompt, "-o", str(out)])) == 0
     assert len(open_video(out)) == frames
     sidecar = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     used = sidecar["request"]["method"].split(",")  # with the loop that runs when none is named
