@@ -134,6 +134,7 @@ class ModelInfo:
     refusals: Mapping[str, str] = field(default_factory=dict)  # capability → why the family lacks it
     embedded_guidance: bool = False  # the network reads the guidance scale: one run per call, no negative prompt
     needs_image: bool = False  # an image-to-video checkpoint: without a first frame it has never been run
+    learned_positions: bool = False  # positions were learnt: no other size, and at other lengths computed ones
     control_layers: int = 0  # blocks of a control branch, each like a layer with one more projection
     footprint: Footprint | None = None  # None: costs are estimated from layers and widths alone
 
@@ -519,6 +520,7 @@ class LoadOptions:
     compile: bool = False
     cache: str = "none"
     loras: tuple[str, ...] = ()
+    transformers: tuple[str, ...] = ()  # single files with the transformers' weights, high noise first
     variant: str | None = None
     quantize: str | None = None
     window_batch: int = 1

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import tiny, tiny_images
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from models import tiny, tiny_cogvideox, tiny_images
 from torch import Tensor
 
 from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
-from longgen.models import wan
+from longgen.models import cogvideox, wan
 from longgen.models.describe import read_folder
 from longgen.protocols import Conditions
 from longgen.types import Call, Dense, LoadOptions, Patch
@@ -70,6 +71,58 @@ def test_the_image_matters_to_the_frames_after_it(kind):
         ).denoise_batch(calls)[0] for seed in (0, 1)
     )  # fmt: skip
     assert (one - other)[:, :, 1:].abs().max() > 1e-3
+
+
+@pytest.fixture
+def mean_of_the_posterior(monkeypatch):
+    """Some pipelines draw an image's latents; we take their mean, and here so do they."""
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+
+
+def cogvideox_model(kind="5b", **changes):
+    made = cogvideox.from_pipeline(tiny_images.cogvideox_i2v(kind, **changes))
+    made.info = replace(made.info, native_frames=17, native_size=(32, 48))
+    return made
+
+
+@pytest.mark.parametrize(("steps", "scale"), [(4, 6.0), (7, 1.0)])
+@pytest.mark.parametrize(("kind", "invert"), [("5b", False), ("1.5", True)])
+def test_cogvideox_equals_its_image_pipeline(mean_of_the_posterior, kind, invert, steps, scale):
+    model, picture = cogvideox_model(kind, invert=invert), tiny_images.image()
+    frames = 17  # of five latents, to which 1.5 adds one in front
+    x = tiny_cogvideox.latents(model.info.latents_for(frames))
+    want = model.pipe(
+        picture, PROMPT, NEGATIVE, 32, 48, frames, steps, guidance_scale=scale, latents=x.transpose(1, 2),
+        output_type="latent", max_sequence_length=12,
+    ).frames.transpose(1, 2)  # fmt: skip
+    prompts = tiny.Prompts((PROMPT,), (NEGATIVE,), scale)
+    got = loop(model, Conditions(prompts, tiny_images.pixels(picture)), x, steps, frames)
+    assert (got - want).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["5b", "1.5"])
+def test_cogvideox_image_and_its_place_matter(kind):
+    model = cogvideox_model(kind)
+    grid = model.info.grid(81, 32, 48)
+    one, other = (
+        model.denoiser(Conditions(tiny.Prompts(), tiny_images.pixels(tiny_images.image(seed=seed))), grid, 4)
+        for seed in (0, 1)
+    )
+    head = Call(tiny_cogvideox.latents(4), model.solver(None, 4, None).schedule[1], (0, 1, 2, 3))
+    later = replace(head, frames=(10, 11, 12, 13))
+    assert (one.denoise(head) - other.denoise(head))[:, :, 1:].abs().max() > 1e-4
+    assert torch.equal(one.denoise(later), other.denoise(later))
+
+
+@pytest.mark.parametrize("kind", ["5b", "1.5"])
+def test_cogvideox_described_from_json_alone(kind, tmp_path):
+    pipe = tiny_images.cogvideox_i2v(kind)
+    info = cogvideox.describe(read_folder(tiny.save(pipe, tmp_path / kind, **tiny_cogvideox.OVERRIDES)))
+    assert info.needs_image and "image" in info.capabilities and info.channels == 4
+    assert info.variant == {"5b": "cogvideox-i2v", "1.5": "cogvideox-1.5-i2v"}[kind]
+    assert info.parameters == sum(p.numel() for p in pipe.transformer.parameters())
+    assert info.learned_positions == (kind == "5b") and info.native_size == (32, 48)
+    assert type(cogvideox.load(info, tmp_path / kind, LoadOptions()).pipe) is type(pipe)
 
 
 def seeing(model, frames=17, **prompts):

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import WanImageToVideoPipeline
-from models import tiny
+from diffusers import CogVideoXImageToVideoPipeline, WanImageToVideoPipeline
+from models import tiny, tiny_cogvideox
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
@@ -53,5 +53,26 @@ def wan_i2v(kind: str = "2.1", solver: str = "unipc", **changes: Any) -> WanImag
         transformer=tiny.transformer(4, **wide),
         **extra,
     )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+# as the checkpoints have them: positions learnt for one size, or none and an offset embedding
+COGVIDEOX: dict[str, dict[str, Any]] = {
+    "5b": {"use_learned_positional_embeddings": True},
+    "1.5": {"ofs_embed_dim": 8},
+}
+
+
+def cogvideox_i2v(kind: str = "5b", invert: bool = False, **changes: Any) -> CogVideoXImageToVideoPipeline:
+    """A pipeline of the kind "5b" or "1.5"; `invert` for a VAE whose image latents are divided by its factor."""
+    made = tiny_cogvideox.cogvideox(kind, in_channels=8, **COGVIDEOX[kind], **changes)
+    if kind == "5b":  # such a checkpoint holds positions that differ from the computed ones
+        draw = torch.Generator().manual_seed(4)
+        made.transformer.patch_embed.pos_embedding.copy_(
+            torch.randn(made.transformer.patch_embed.pos_embedding.shape, generator=draw)
+        )
+    made.vae.register_to_config(invert_scale_latents=invert)
+    pipe = CogVideoXImageToVideoPipeline(**made.components)
     pipe.set_progress_bar_config(disable=True)
     return pipe

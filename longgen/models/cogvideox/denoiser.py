@@ -15,35 +15,31 @@ from longgen.errors import BadInput
 from longgen.models.cogvideox.levels import level_per_latent
 from longgen.models.cogvideox.patching import Rotary, installed
 from longgen.models.denoise import Job
+from longgen.models.images import beside, check_size
 from longgen.models.onetext import OneText
 from longgen.models.pipeline import PipelineDenoiser
 from longgen.protocols import Conditions
-from longgen.types import Call, Level, Mix, Patch, Site, per_latent
+from longgen.types import Call, LatentGrid, Level, Patch, Site, per_latent
 
 if TYPE_CHECKING:
     from longgen.models.cogvideox.model import CogVideoXModel
 
 
-class JointPrompts(OneText):
-    """Texts that differ between the latents of a call run once each; a latent mixes the outputs with its weights.
-
-    A call whose latents share one row of weights runs once, on that (blended) text.
-    """
-
-    def mix(self, frames: tuple[int, ...], level: Level) -> Mix:
-        mix = self.schedule.mix(frames, level)
-        if mix.space == "text" and mix.early is None and bool((mix.weights != mix.weights[:1]).any()):
-            return Mix(mix.weights, "output")
-        return super().mix(frames, level)
+OFFSET = 2.0  # what CogVideoXImageToVideoPipeline always passes
 
 
 class CogVideoXDenoiser(PipelineDenoiser):
-    """A CogVideoX checkpoint conditioned on prompts."""
+    """A CogVideoX checkpoint conditioned on prompts, and on an image where it was trained to be."""
 
     model: CogVideoXModel
 
-    def __init__(self, model: CogVideoXModel, conditions: Conditions, steps: int) -> None:
-        super().__init__(model, replace(conditions, prompts=JointPrompts(conditions.prompts, model.info.id)), steps)
+    def __init__(self, model: CogVideoXModel, conditions: Conditions, grid: LatentGrid, steps: int) -> None:
+        super().__init__(model, replace(conditions, prompts=OneText(conditions.prompts, model.info.variant)), steps)
+        self._image: Tensor | None = None
+        if conditions.image is not None:
+            check_size(conditions.image, grid, model.info.spatial)
+            first = model.encode_image(conditions.image)
+            self._image = torch.cat([first, torch.zeros_like(first)], dim=2)  # nothing beside all latents but the first
 
     def clean(self, x: Tensor, level: Level, output: Tensor) -> Tensor:
         """z = α·x − σ·v."""
@@ -79,11 +75,15 @@ class CogVideoXDenoiser(PipelineDenoiser):
             t = torch.cat([level.t for level in levels]).to(x.device)
             cleanest = torch.stack([level.sigma.argmin() for level in levels]).to(x.device)
             context = level_per_latent(transformer, x.shape[2], cleanest)
+        if self._image is not None:
+            shown = torch.cat([beside(self._image, job.call.frames) for job in jobs])
+            x = torch.cat([x, shown.to(x)], dim=1)
         with context:
             out = transformer(
                 hidden_states=self.model.to_model(x),
                 encoder_hidden_states=self.tokens(jobs),
                 timestep=t,
+                ofs=None if transformer.config.ofs_embed_dim is None else x.new_full((1,), OFFSET),
                 image_rotary_emb=rotary,
                 return_dict=False,
             )[0]

@@ -11,13 +11,14 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Rope
 
-PIPELINES = ("CogVideoXPipeline",)
+PIPELINES = ("CogVideoXPipeline", "CogVideoXImageToVideoPipeline")
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cogvideox": {"native_frames": 49, "native_size": (480, 720), "fps": 8.0, "steps": 50, "guidance": 6.0},
     "cogvideox-1.5": {"native_frames": 81, "native_size": (768, 1360), "fps": 16.0, "steps": 50, "guidance": 6.0},
 }
+SAMPLE = {"height": 60, "width": 90}  # latents of the pictures that positions were made for
 REFUSALS = {
     "cross_text": "CogVideoX takes text in one sequence with the video",
     "prefix_condition": "CogVideoX was not trained with clean first latents",
@@ -29,7 +30,7 @@ JOINED_LEVELS = "two latents share one token, and with it one level"
 
 
 def describe(files: Files) -> ModelInfo:
-    """ModelInfo of a CogVideoXPipeline folder; values of longgen.json win over the family's defaults."""
+    """ModelInfo of a CogVideoX folder; values of longgen.json win over the family's defaults."""
     pipeline = files.index.get("_class_name")
     if pipeline not in PIPELINES:
         raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {', '.join(PIPELINES)}")
@@ -39,6 +40,12 @@ def describe(files: Files) -> ModelInfo:
     unit = int(transformer.get("patch_size_t") or 1)
     variant = "cogvideox" if unit == 1 else "cogvideox-1.5"
     values = {**DEFAULTS[variant], **files.overrides}
+    learned = bool(transformer.get("use_learned_positional_embeddings", False))
+    if learned:
+        values["native_size"] = [8 * int(transformer.get(f"sample_{side}", n)) for side, n in SAMPLE.items()]
+    channels = int(vae.get("latent_channels", 16))
+    needs_image = _needs_image(files, channels)
+    variant += "-i2v" if needs_image else ""
     heads, head = int(transformer.get("num_attention_heads", 30)), int(transformer.get("attention_head_dim", 64))
     rotary = bool(transformer.get("use_rotary_positional_embeddings", False))
     capabilities, refusals = {"self_attention", "joint_text", "stream_decode", "windows"}, dict(REFUSALS)
@@ -47,13 +54,16 @@ def describe(files: Files) -> ModelInfo:
             capabilities.add(name)
         else:
             refusals[name] = reason
+    if needs_image:
+        capabilities.add("image")
+        refusals["prefix_condition"] = "it was trained with one image, not with the end of a clip"
     height, width = values["native_size"]
     space = int(transformer.get("patch_size", 2))
     return ModelInfo(
         id=files.id,
         family="cogvideox",
         variant=values.get("variant", variant),
-        channels=int(transformer.get("in_channels", 16)),
+        channels=channels,
         stride=int(vae.get("temporal_compression_ratio", 4)),
         spatial=2 ** (len(vae.get("block_out_channels", (128, 256, 256, 512))) - 1),
         patch=(unit, space, space),
@@ -75,7 +85,21 @@ def describe(files: Files) -> ModelInfo:
         lead_pad=unit - 1,
         parameters=parameters(transformer),
         refusals=refusals,
+        footprint=footprint(transformer, course(files.config("scheduler"))),
+        needs_image=needs_image,
+        learned_positions=learned,
     )
+
+
+def _needs_image(files: Files, channels: int) -> bool:
+    """Whether the transformer takes an image's latents beside the noise."""
+    given = int(files.config("transformer").get("in_channels", 16))
+    if given not in (channels, 2 * channels):
+        raise BadInput(
+            f"model {files.id}: the transformer takes {given} channels, the VAE makes {channels}; supported are "
+            f"text-to-video ({channels}) and image-to-video checkpoints ({2 * channels})"
+        )
+    return given != channels
 
 
 def parameters(config: Mapping[str, Any]) -> int:
@@ -95,5 +119,42 @@ def parameters(config: Mapping[str, Any]) -> int:
     block = 2 * norm + attention + 8 * d * d + 5 * d
     ends = channels * patch * d + patch_bias + text * d + d + d * out * patch + out * patch
     levels = d * time + time + time * time + time
+    if offset := config.get("ofs_embed_dim"):
+        levels += 2 * (offset * offset + offset)
     last = affine * d + time * 2 * d + 2 * d + affine * d
     return int(config.get("num_layers", 30)) * block + ends + levels + last
+
+
+def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
+    """Multiply-adds of CogVideoXTransformer3DModel: tokens and words pass the same projections and feed-forward; each
+    norm reads the level anew."""
+    d = int(config.get("num_attention_heads", 30)) * int(config.get("attention_head_dim", 64))
+    time, text = int(config.get("time_embed_dim", 512)), int(config.get("text_embed_dim", 4096))
+    patch = int(config.get("patch_size", 2)) ** 2 * int(config.get("patch_size_t") or 1)
+    channels, layers = int(config.get("in_channels", 16)), int(config.get("num_layers", 30))
+    out = int(config.get("out_channels") or channels)
+    return Footprint(
+        token=layers * 12 * d * d + (channels + out) * patch * d,
+        word=layers * 12 * d * d + text * d,
+        level=layers * 12 * time * d + d * time + time * time + 2 * time * d,
+        level_per_token=False,
+        course=course,
+    )
+
+
+def course(config: Mapping[str, Any], samples: int = 50) -> tuple[float, ...]:
+    """σ = √(1 − ᾱ) along CogVideoX's trailing timesteps: scaled-linear β, shifted, zero at the end."""
+    count, low, high = (
+        1000,
+        float(config.get("beta_start", 0.00085)) ** 0.5,
+        float(config.get("beta_end", 0.012)) ** 0.5,
+    )
+    signals, product, shift = [], 1.0, float(config.get("snr_shift_scale", 3.0))
+    for i in range(count):
+        product *= 1 - (low + (high - low) * i / (count - 1)) ** 2
+        signals.append((product / (shift + (1 - shift) * product)) ** 0.5)
+    if config.get("rescale_betas_zero_snr", False):
+        first, last = signals[0], signals[-1]
+        signals = [(signal - last) * first / (first - last) for signal in signals]
+    steps = (round(count * (1 - i / samples)) - 1 for i in range(samples))
+    return (*((1 - signals[t] ** 2) ** 0.5 for t in steps), 0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline
+from diffusers import CogVideoXImageToVideoPipeline, CogVideoXPipeline
 from torch import Tensor
 
 from longgen.errors import BadInput
@@ -21,11 +21,12 @@ from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
 
 class CogVideoXModel(PipelineModel):
-    """CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B."""
+    """CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B, the latter two from text or from an image."""
 
     @classmethod
     def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> CogVideoXModel:
-        return cls(info, load_pipeline(CogVideoXPipeline, path, options), options)
+        kind = CogVideoXImageToVideoPipeline if info.needs_image else CogVideoXPipeline
+        return cls(info, load_pipeline(kind, path, options), options)
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> CogVideoXModel:
@@ -40,23 +41,24 @@ class CogVideoXModel(PipelineModel):
         return embeds.to(self.dtype)
 
     def solver(self, name: str | None, steps: int, flow_shift: float | None) -> solvers.SchedulerSolver:
-        """DDIM over the checkpoint's schedule, also where it ships the DPM rule.
-
-        CogVideoXDPMScheduler is an SDE: it draws fresh noise in every step, and its two-step memory belongs to the
-        whole video. Both read the same schedule, so DDIM is its noise-free counterpart.
-        """
+        """The checkpoint's own rule, or one of `solvers.PRESERVING` over the same schedule."""
         if flow_shift is not None:
             raise BadInput("CogVideoX is no flow model and has no flow shift; leave --flow-shift out")
-        own = self.pipe.scheduler
-        if isinstance(own, CogVideoXDPMScheduler):
-            own = CogVideoXDDIMScheduler.from_config(own.config)
-        return solvers.make(own, name, steps)
+        return solvers.make(self.pipe.scheduler, name, steps)
 
     def normalise(self, z: Tensor) -> Tensor:
         return z * self.pipe.vae.config.scaling_factor
 
+    def encode_image(self, image: Tensor) -> Tensor:
+        """An image uint8 [H, W, 3] as an image-to-video checkpoint sees it beside the noise, [1, C, 1, H, W].
+
+        Some were trained with latents that were divided by the VAE's scaling factor where others are multiplied.
+        """
+        z, config = self.encode_pixels(self.pixels(image[None])), self.pipe.vae.config
+        return z / config.scaling_factor**2 if config.invert_scale_latents else z
+
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> CogVideoXDenoiser:
-        return CogVideoXDenoiser(self, conditions, steps)
+        return CogVideoXDenoiser(self, conditions, grid, steps)
 
     def rotary(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """The pipeline's own (cos, sin), each [S, D], for latents [B, C, T, H, W]; None with absolute positions."""
