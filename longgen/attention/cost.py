@@ -1,6 +1,6 @@
 """What a plan costs: query-key pairs and FLOPs by formula, and a counter to check them against.
 
-Knows plans. Does not know kernels, nor the rest of a model (see `runtime.plan.forward_flops`).
+Knows plans. Does not know kernels, nor the rest of a model (see `runtime.cost.forward_flops`).
 """
 
 from __future__ import annotations

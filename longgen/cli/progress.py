@@ -29,7 +29,6 @@ class Bars:
         self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         self.sampling = self.bars.add_task(label, total=None)
         self.writing = self.bars.add_task("frames", total=frames)
-        self.round = self.before = self.last = 0
 
     def __enter__(self) -> Bars:
         self.bars.start()
@@ -41,10 +40,7 @@ class Bars:
         self.bars.stop()
 
     def on_step(self, step: Step) -> None:
-        if step.round != self.round:
-            self.round, self.before = step.round, self.before + self.last
-        self.last = step.done
-        self.bars.update(self.sampling, completed=self.before + step.done, total=step.total)
+        self.bars.update(self.sampling, completed=step.done, total=step.total)
 
     def on_frames(self, count: int) -> None:
         self.bars.advance(self.writing, count)

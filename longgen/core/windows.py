@@ -51,7 +51,7 @@ class Sizes:
 
     def describe(self, info: ModelInfo) -> str:
         """The sizes as used, in latents and frames."""
-        frames = (self.window - 1) * info.stride + 1
+        frames = (self.window - 1 - info.lead_pad) * info.stride + 1
         return (
             f"windows of {self.window} latents ({frames} frames), "
             f"step {self.stride} ({self.stride * info.stride} frames), overlap {self.overlap}"
@@ -106,7 +106,7 @@ def sizes(settings: Mapping[str, Any], info: ModelInfo) -> Sizes:
 def rounded(settings: Mapping[str, Any], sized: Sizes, info: ModelInfo) -> list[str]:
     """A line for each size in frames that the model's grid changed."""
     used = {
-        "window": (sized.window - 1) * info.stride + 1,
+        "window": (sized.window - 1 - info.lead_pad) * info.stride + 1,
         "stride": sized.stride * info.stride,
         "overlap": sized.overlap * info.stride,
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longgen.errors import BadInput
 from longgen.protocols import Context, Method, MethodInfo, Setting
-from longgen.types import ModelInfo, add_noise
+from longgen.types import ModelInfo, Schedule, add_noise
 
 NO_LEVEL = "freeinit restarts the whole video at one noise level, and this loop has no such point"
 
@@ -74,8 +74,11 @@ class FreeInit(Method):
     def rounds(self) -> int:
         return int(self.settings["rounds"])
 
+    def restart(self, schedule: Schedule) -> int:
+        return schedule.row_at(self.sigma_restart)
+
     def refine(self, ctx: Context, x0: Tensor, round: int) -> tuple[Tensor, int]:
-        row = ctx.schedule.row_at(self.sigma_restart)
+        row = self.restart(ctx.schedule)
         if row == 0 or row >= ctx.schedule.steps:
             raise BadInput(
                 f"freeinit.sigma_restart {self.sigma_restart} meets row {row} of a schedule of {ctx.schedule.steps} "

@@ -79,7 +79,9 @@ class FreeLong(Method):
 
     def key_frames(self, frames: int, info: ModelInfo) -> float:
         window = sizes(self.settings, info).window
-        return float(frames) if frames <= window else self.until * frames + window
+        if frames <= window:
+            return float(frames)
+        return self.until * frames + sum(b - a for a, b in band(frames, window, self.border)) / frames
 
     def check(self, frames: int, info: ModelInfo) -> None:
         sizes(self.settings, info)

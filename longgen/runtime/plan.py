@@ -1,4 +1,4 @@
-"""What would run: lengths, windows, calls, tokens, FLOPs, bytes. Knows JSON facts of the model; loads no weights."""
+"""What would run: lengths, windows, notes, and what they cost. Knows JSON facts of the model; loads no weights."""
 
 from __future__ import annotations
 
@@ -11,27 +11,9 @@ from longgen import __version__
 from longgen.config import Request
 from longgen.errors import BadInput
 from longgen.runtime.compose import Composition, check, compose
-from longgen.story.schedules import build
+from longgen.runtime.cost import Cost, estimate
+from longgen.story.schedules import build, cuts
 from longgen.types import LatentGrid, ModelInfo, Timeline
-
-# Sustained TFLOP/s of whole denoising runs, for a rough time estimate. Orders of magnitude, not promises: the GPU rows
-# come from published dense-attention rates in bf16, the CPU row from bf16 GEMMs on two AVX-512/AMX cores.
-SUSTAINED_TFLOPS = {"cpu-2-cores": 0.15, "rtx4090": 130.0, "a100": 220.0, "h100": 550.0, "h200": 600.0}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run computes. `flops` counts a multiply-add as two; bytes are estimates for the given dtype."""
-
-    calls: int
-    latents_per_call: int
-    tokens_per_call: int
-    branches: int
-    flops: float
-    weight_bytes: int | None
-    activation_bytes: int
-    latent_bytes: int
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -92,10 +74,10 @@ class Plan:
 
     def windows_in_frames(self) -> list[tuple[int, int]]:
         """Window boundaries [a, b) in pixel frames of the file, where a seam would show."""
-        stride = self.grid.stride
+        stride, lead = self.grid.stride, self.grid.lead_pad
 
         def pixel(latent: int) -> int:
-            return 0 if latent == 0 else (latent - 1) * stride + 1
+            return 0 if latent <= lead else (latent - lead - 1) * stride + 1
 
         return [(pixel(a), min(pixel(b), self.frames)) for a, b in self.windows]
 
@@ -121,6 +103,7 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
     timeline = timeline or _timeline(request, frames, fps)
     prompts = build(timeline, request.schedule, grid.stride, guidance, negative)
+    shift = request.flow_shift or info.flow_shift
     _check_schedule(request.schedule, info, composition, prompts)
     return Plan(
         request=request,
@@ -134,22 +117,27 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         steps=steps,
         guidance=guidance,
         negative=negative,
-        flow_shift=request.flow_shift or info.flow_shift,
+        flow_shift=shift,
         seed=_seed(request.seed),
         windows=tuple(composition.loop.windows(grid.frames, info)),
-        cost=_cost(composition, grid, info, steps, _branches(guidance, info), request.dtype or "bf16"),
+        cost=estimate(
+            composition, grid, info, steps, shift, prompts, cuts(timeline, grid.stride), request.dtype or "bf16"
+        ),
         notes=tuple(notes),
     )
 
 
 def _check_schedule(name: str, info: ModelInfo, composition: Composition, prompts: Any) -> None:
     """Refuse schedules that the model or a method cannot follow."""
-    if composition.chain and prompts.space == "output" and len(prompts.texts) > 1:
+    joint = "joint_text" in info.capabilities
+    shared = any("kv" in part.slots for part in composition.parts)
+    apart = prompts.space == "output" or (joint and name.partition(":")[0] != "window")
+    if shared and apart and len(prompts.texts) > 1:
         raise BadInput(
-            f"--schedule {name} runs a window once per text, but {composition} shares keys between windows "
-            "that run once; use hold or travel"
+            f"--schedule {name} runs a window of {info.variant} once per text, but {composition} shares keys between "
+            f"windows that run once; use {'window' if joint else 'hold or travel'}"
         )
-    if "joint_text" in info.capabilities and name.partition(":")[0] in {"relay", "inject"}:
+    if joint and name.partition(":")[0] in {"relay", "inject"}:
         raise BadInput(
             f"--schedule {name} needs text that enters through cross-attention; {info.variant} has one text stream "
             "beside the video; use hold, window, travel or blend"
@@ -232,51 +220,3 @@ def _notes(request: Request, info: ModelInfo, grid: LatentGrid, frames: int, com
     if request.seed == -1:
         notes.append("the seed was drawn and is recorded beside the output")
     return notes
-
-
-def _branches(guidance: float, info: ModelInfo) -> int:
-    """Runs of the network per call."""
-    return 2 if guidance > 1 and not info.embedded_guidance else 1
-
-
-def _cost(c: Composition, grid: LatentGrid, info: ModelInfo, steps: int, branches: int, dtype: str) -> Cost:
-    rounds = c.wrapper.rounds() if c.wrapper else 1
-    runs = [(n * rounds, t) for n, t in c.loop.calls(grid.frames, steps, info)]
-    longest = max((t for _, t in runs), default=grid.frames)
-    route = next((p.method for p in c.parts if "route" in p.slots), None)
-    flops = 0.0
-    for count, latents in runs:
-        keys = route.key_frames(latents, info) if route else float(latents)
-        flops += count * branches * forward_flops(info, latents, grid.tokens, keys)
-    width = info.heads * info.head_dim
-    item = 4 if dtype == "fp32" else 2
-    tokens = longest // info.patch[0] * grid.tokens
-    seconds = {name: flops / (rate * 1e12) for name, rate in SUSTAINED_TFLOPS.items()}
-    return Cost(
-        calls=sum(n for n, _ in runs),
-        latents_per_call=longest,
-        tokens_per_call=tokens,
-        branches=branches,
-        flops=flops,
-        weight_bytes=None if info.parameters is None else info.parameters * item,
-        activation_bytes=tokens * (8 * width + info.ffn_dim) * item,
-        latent_bytes=4 * grid.channels * grid.height * grid.width * grid.frames,
-        seconds=seconds,
-    )
-
-
-def forward_flops(info: ModelInfo, latents: int, tokens: int, key_frames: float) -> float:
-    """FLOPs of one forward of one guidance branch over `latents` latents of `tokens` tokens.
-
-    Per token and layer 2·(6d² + 2·d·d_ff) + 4·N_t·d for projections, feed-forward and text, and 4·K·d for attention to
-    K keys; plus the text's own keys and values, 4·N_t·d² per layer. Joint models carry the text through all of it:
-    2·(4d² + 2·d·d_ff) per token of either kind, video attending to K + N_t keys and text to everything.
-    """
-    d, text = info.heads * info.head_dim, info.text_tokens
-    if "joint_text" in info.capabilities:
-        video = latents * tokens
-        pairs = video * (key_frames * tokens + text) + text * (video + text)
-        return info.layers * ((video + text) * 2 * (4 * d * d + 2 * d * info.ffn_dim) + 4 * d * pairs)
-    linear = 2 * (6 * d * d + 2 * d * info.ffn_dim) + 4 * text * d
-    attention = 4 * key_frames * tokens * d
-    return info.layers * (latents * tokens * (linear + attention) + 4 * text * d * d)

@@ -39,10 +39,11 @@ def test_pairs_are_the_ones_in_the_mask(case: Any) -> None:
 
 @pytest.mark.parametrize("latents", [21, 81])
 def test_a_whole_forward_costs_what_the_plan_says(latents: int) -> None:
-    """Wan-2.1-1.3B at 480 × 832, counted on the meta device, against `runtime.plan.forward_flops`."""
+    """Wan-2.1-1.3B at 480 × 832, counted on the meta device, against `runtime.cost.forward_flops`."""
     from diffusers import WanTransformer3DModel
 
-    from longgen.runtime.plan import forward_flops
+    from longgen.runtime.cost import forward_flops
+    from longgen.runtime.rehearse import Forward
 
     shape = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
     with torch.device("meta"), torch.no_grad():
@@ -50,8 +51,17 @@ def test_a_whole_forward_costs_what_the_plan_says(latents: int) -> None:
         x, text = torch.empty(1, 16, latents, 60, 104).bfloat16(), torch.empty(1, 512, 4096).bfloat16()
         with counter() as counted:
             model(x, torch.zeros(1), text, return_dict=False)
-    info = SimpleNamespace(layers=30, heads=12, head_dim=128, ffn_dim=8960, text_tokens=512, capabilities=())
-    want = forward_flops(cast(ModelInfo, info), latents, 30 * 52, float(latents))
+    info = SimpleNamespace(
+        layers=30,
+        heads=12,
+        head_dim=128,
+        ffn_dim=8960,
+        text_tokens=512,
+        capabilities=(),
+        patch=(1, 2, 2),
+        footprint=None,
+    )
+    want = forward_flops(cast(ModelInfo, info), Forward(latents, False), 30 * 52, float(latents))
     assert counted.get_total_flops() == pytest.approx(want, rel=0.02)
 
 
@@ -60,7 +70,8 @@ def test_a_joint_forward_costs_what_the_plan_says(latents: int) -> None:
     """HunyuanVideo's width at 720 × 1280, two layers of either kind, 256 words in the sequence."""
     from diffusers import HunyuanVideoTransformer3DModel
 
-    from longgen.runtime.plan import forward_flops
+    from longgen.runtime.cost import forward_flops
+    from longgen.runtime.rehearse import Forward
 
     with torch.device("meta"), torch.no_grad():
         model = HunyuanVideoTransformer3DModel(num_layers=2, num_single_layers=2, num_refiner_layers=1).bfloat16()
@@ -69,7 +80,8 @@ def test_a_joint_forward_costs_what_the_plan_says(latents: int) -> None:
         with counter() as counted:
             model(x, torch.zeros(1), text, mask, pooled, guidance, return_dict=False)
     info = SimpleNamespace(
-        layers=4, heads=24, head_dim=128, ffn_dim=12288, text_tokens=256, capabilities=("joint_text",)
-    )
-    want = forward_flops(cast(ModelInfo, info), latents, 45 * 80, float(latents))
+        layers=4, heads=24, head_dim=128, ffn_dim=12288, text_tokens=256, capabilities=("joint_text",),
+        patch=(1, 2, 2), footprint=None,
+    )  # fmt: skip
+    want = forward_flops(cast(ModelInfo, info), Forward(latents, False), 45 * 80, float(latents))
     assert counted.get_total_flops() == pytest.approx(want, rel=0.02)

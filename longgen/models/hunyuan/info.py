@@ -11,7 +11,7 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Rope
 
 PIPELINES = ("HunyuanVideoPipeline",)
 DEFAULTS: dict[str, Any] = {"native_frames": 129, "native_size": (720, 1280), "fps": 24, "steps": 50, "guidance": 6.0}
@@ -67,6 +67,7 @@ def describe(files: Files) -> ModelInfo:
         parameters=parameters(transformer),
         refusals=REFUSALS,
         embedded_guidance=bool(transformer.get("guidance_embeds", True)),
+        footprint=footprint(transformer),
     )
 
 
@@ -98,3 +99,27 @@ def parameters(config: Mapping[str, Any]) -> int:
     ends = linear(channels * patch, d) + linear(d, 2 * d) + linear(d, patch * out)
     blocks = int(config.get("num_layers", 20)) * dual + int(config.get("num_single_layers", 40)) * single
     return blocks + words + times + ends
+
+
+def footprint(config: Mapping[str, Any]) -> Footprint:
+    """Multiply-adds of HunyuanVideoTransformer3DModel. Words pass the refiner, then blocks beside the video; both kinds
+    of tokens cost alike in a block. Timestep, guidance, pooled text and all modulations come once per forward.
+
+    Words are counted as if the text had its full length; the network runs on those that there are.
+    """
+    d = int(config.get("num_attention_heads", 24)) * int(config.get("attention_head_dim", 128))
+    mlp, refiners = int(config.get("mlp_ratio", 4.0) * d), int(config.get("num_refiner_layers", 2))
+    text, pooled = int(config.get("text_embed_dim", 4096)), int(config.get("pooled_projection_dim", 768))
+    channels = int(config.get("in_channels", 16))
+    out = int(config.get("out_channels") or channels)
+    patch = int(config.get("patch_size_t", 1)) * int(config.get("patch_size", 2)) ** 2
+    dual, single = int(config.get("num_layers", 20)), int(config.get("num_single_layers", 40))
+    blocks = (dual + single) * (4 * d * d + 2 * d * mlp)
+    times = (256 * d + d * d) * (2 + bool(config.get("guidance_embeds", True))) + pooled * d + d * d
+    return Footprint(
+        token=blocks + (channels + out) * patch * d,
+        word=blocks + text * d + refiners * 12 * d * d,
+        level=times + text * d + d * d + (refiners * 2 + dual * 12 + single * 3 + 2) * d * d,
+        level_per_token=False,
+        word_layers=refiners,
+    )

@@ -5,12 +5,13 @@ Defaults are LTXPipeline's own (diffusers 0.42.1): 161 frames of 512×704, 25 fr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Rope
 
 PIPELINES = ("LTXPipeline",)
 DEFAULTS: dict[str, Any] = {"native_frames": 161, "native_size": (512, 704), "fps": 25.0, "steps": 50, "guidance": 3.0}
@@ -40,6 +41,7 @@ def describe(files: Files) -> ModelInfo:
     time, space = ratios(files.config("vae"))
     heads, head = int(transformer.get("num_attention_heads", 32)), int(transformer.get("attention_head_dim", 64))
     height, width = values["native_size"]
+    tokens = ((values["native_frames"] - 1) // time + 1) * (height // space) * (width // space)
     return ModelInfo(
         id=files.id,
         family="ltx",
@@ -69,6 +71,7 @@ def describe(files: Files) -> ModelInfo:
         negative_prompt=values.get("negative_prompt", ""),
         parameters=parameters(transformer),
         refusals=REFUSALS,
+        footprint=footprint(transformer, course(files.config("scheduler"), tokens)),
     )
 
 
@@ -92,3 +95,32 @@ def parameters(config: Mapping[str, Any]) -> int:
     time = 256 * d + d + d * d + d + 6 * (d * d + d)
     words = caption * d + d + d * d + d
     return int(config.get("num_layers", 28)) * block + time + words + channels * d + d + d * out + out + 2 * d
+
+
+def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
+    """Multiply-adds of LTXVideoTransformer3DModel, counted as for Wan; the feed-forward is four times as wide as d."""
+    d = int(config.get("num_attention_heads", 32)) * int(config.get("attention_head_dim", 64))
+    cross, caption = int(config.get("cross_attention_dim", 2048)), int(config.get("caption_channels", 4096))
+    channels, layers = int(config.get("in_channels", 128)), int(config.get("num_layers", 28))
+    out = int(config.get("out_channels") or channels)
+    return Footprint(
+        token=layers * 14 * d * d + (channels + out) * d,
+        word=layers * 2 * cross * d + caption * d + d * d,
+        level=256 * d + 7 * d * d,
+        course=course,
+    )
+
+
+def course(config: Mapping[str, Any], tokens: int, steps: int = 50) -> tuple[float, ...]:
+    """σ of the pipeline's schedule at native length: u from 1 to 1/n, shifted by e^mu, stretched to end at
+    `shift_terminal` (FlowMatchEulerDiscreteScheduler); () without dynamic shifting."""
+    if not config.get("use_dynamic_shifting", False):
+        return ()
+    low, high = int(config.get("base_image_seq_len", 256)), int(config.get("max_image_seq_len", 4096))
+    base, most = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
+    shift = math.exp(base + (most - base) * (tokens - low) / (high - low))
+    sigmas = [shift / (shift + 1 / u - 1) for u in (1 - i * (1 - 1 / steps) / (steps - 1) for i in range(steps))]
+    if (end := config.get("shift_terminal")) is not None:
+        scale = (1 - sigmas[-1]) / (1 - float(end))
+        sigmas = [1 - (1 - sigma) / scale for sigma in sigmas]
+    return (*sigmas, 0.0)
