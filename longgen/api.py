@@ -6,7 +6,7 @@ Knows how requests become plans, plans become jobs. Prints nothing; the command 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from longgen.runtime import plan as planning
 from longgen.runtime import sidecar
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import Job, Outcome, execute
-from longgen.runtime.sample import conditions
+from longgen.runtime.sample import conditions, texts
 from longgen.types import LoadOptions, ModelInfo, Timeline
 
 
@@ -84,7 +84,8 @@ class Session:
     def hashes(self) -> dict[str, str]:
         """Hashes of the model folder's files, taken once."""
         if self._hashes is None:
-            self._hashes = sidecar.file_hashes(self.folder)
+            single = [Path(file) for file in self.options.transformers]
+            self._hashes = sidecar.file_hashes(self.folder) | sidecar.hashes_of(single)
         return self._hashes
 
     @property
@@ -102,6 +103,10 @@ class Session:
         strange = [s.prompt for s in plan.timeline.shots if grammar.find(s.prompt) is None]
         warned = [f"warning: {p!r} is outside what the embedded model knows: {grammar.vocabulary()}" for p in strange]
         return replace(plan, notes=(*plan.notes, *warned))
+
+    def prepare(self, plans: Iterable[Plan], prompts: PromptSchedule | None = None) -> None:
+        """Reads the texts of several runs at once, so that text encoders are loaded once for all of them."""
+        self.model.prepare([text for plan in plans for text in texts(plan, conditions(plan, prompts).prompts)])
 
     def run(self, plan: Plan, job: Job, prompts: PromptSchedule | None = None) -> Outcome:
         """Carry out a plan; loads the model if it is not loaded."""
@@ -123,6 +128,7 @@ def load_options(request: Request) -> LoadOptions:
         compile=request.compile,
         cache=request.cache,
         loras=request.lora,
+        transformers=request.transformer,
         variant=request.variant,
         quantize=request.quantize,
         window_batch=request.window_batch,

@@ -55,6 +55,7 @@ class Request(BaseModel):
     compile: bool = False
     fp8: bool = False
     lora: tuple[str, ...] = ()
+    transformer: tuple[str, ...] = ()
     variant: str | None = None
     quantize: str | None = None
     image: str | None = None

@@ -189,6 +189,10 @@ class Method:
         """How often the loop runs in all."""
         return 1
 
+    def restart(self, schedule: Schedule) -> int:
+        """Schedule row from which rounds after the first start."""
+        return 0
+
     def refine(self, ctx: Context, x0: Tensor, round: int) -> tuple[Tensor, int]:
         """Latents and schedule row from which round `round` (1 …) starts, given the result of the round before."""
         raise NotImplementedError
@@ -280,12 +284,19 @@ class Solver(Protocol):
     stochastic: bool
     schedule: Schedule
 
+    def seeded(self, fresh: Callable[[str, int, int], Tensor]) -> Solver:
+        """The same rule with the noise of its steps drawn from `fresh`, as `Context.fresh`."""
+        ...
+
     def init(self, start: int = 0) -> Mapping[str, Any]:
         """Memory before the step at row `start`."""
         ...
 
-    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
-        """From row to row + 1, given the clean estimate; fp32."""
+    def step(
+        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        """From row to row + 1, given the clean estimate; fp32. `start` is the absolute index of x's first latent, which
+        stochastic rules draw their noise by."""
         ...
 
 
@@ -294,6 +305,10 @@ class Model(Protocol):
 
     info: ModelInfo
     device: torch.device
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Told what will be said before anything else happens, so that text encoders can go before the rest comes."""
+        ...
 
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> Denoiser: ...
 

@@ -98,10 +98,15 @@ class Euler:
     order: int = 1
     stochastic: bool = False
 
+    def seeded(self, fresh: Callable[[str, int, int], Tensor]) -> Euler:
+        return self
+
     def init(self, start: int = 0) -> Mapping[str, Any]:
         return {}
 
-    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
+    def step(
+        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
+    ) -> tuple[Tensor, Mapping[str, Any]]:
         return ode_step(x, clean, self.schedule[row], self.schedule[row + 1]), memory
 
 
@@ -112,7 +117,9 @@ class TwoStep(Euler):
     name: str = "twostep"
     order: int = 2
 
-    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
+    def step(
+        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
+    ) -> tuple[Tensor, Mapping[str, Any]]:
         used = 1.5 * clean - 0.5 * memory["last"] if "last" in memory else clean
         return ode_step(x, used, self.schedule[row], self.schedule[row + 1]), {"last": clean}
 

@@ -41,7 +41,12 @@ SAMPLING: dict[str, Any] = {
     "num_inference_steps": _opt(INT, "--num-inference-steps", help="denoising steps", panel="How"),
     "guidance_scale": _opt(FLOAT, "--guidance-scale", help="1 switches guidance off", panel="How"),
     "flow_shift": _opt(FLOAT, "--flow-shift", help="timestep shift of flow models", panel="How"),
-    "solver": _opt(TEXT, "--solver", help="default, euler, unipc or dpm++", panel="How"),
+    "solver": _opt(
+        TEXT,
+        "--solver",
+        help="default, euler, unipc, dpm++, sde-dpm++ or ancestral",
+        panel="How",
+    ),
     "seed": _opt(INT, "--seed", help="-1 draws one and records it", panel="How"),
     "config": _opt(PATH, "--config", help="recipe with any of these options; the command line wins", panel="How"),
 }
@@ -56,6 +61,9 @@ MACHINE: dict[str, Any] = {
     "compile": _opt(BOOL, "--compile/--no-compile", help="compile the repeated blocks", panel="Machine"),
     "fp8": _opt(BOOL, "--fp8/--no-fp8", help="keep the transformer's weights in 8 bits", panel="Machine"),
     "cache": _opt(TEXT, "--cache", help="none, or a step cache such as first_block:0.1", panel="Machine"),
+    "transformer": _opt(
+        LIST, "--transformer", help="the transformer's weights in one file, .safetensors or .gguf", panel="Machine"
+    ),
     "lora": _opt(LIST, "--lora", help="PATH[:scale]; may be repeated", panel="Machine", metavar="PATH[:SCALE]"),
     "variant": _opt(TEXT, "--variant", help="weights of this variant, such as fp16", panel="Machine"),
     "quantize": _opt(TEXT, "--quantize", help="quantised loading through diffusers", panel="Machine"),

@@ -85,7 +85,7 @@ class Extend(Method):
         known = held.shape[2]
         (clean,) = ctx.denoise([Call(state.x, self._level(ctx, row, known, b - a), tuple(range(a, b)), chunk)])
         clean = _blend(clean, held, share)
-        x, memory = ctx.solver.step(state.solver, state.x, clean, row)
+        x, memory = ctx.solver.step(state.solver, state.x, clean, row, a)
         x = _blend(x, self._noised(ctx, held, a, row + 1), share)
         state = replace(state, x=x, step=state.step + 1, solver=memory, extra={**state.extra, "row": row + 1})
         if row + 1 < ctx.schedule.steps:

@@ -5,8 +5,10 @@ Knows pipelines as bags of components. Does not know families.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from longgen.errors import BadInput
 from longgen.models import options as load_options
-from longgen.models import solvers
+from longgen.models import single, solvers
 from longgen.models.describe import Files, check_weights, read_folder, read_overrides
 from longgen.models.files import stored_dtype
 from longgen.types import Attend, LoadOptions, ModelInfo
@@ -51,34 +53,81 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(path: Path, options: LoadOptions, device: torch.device) -> torch.dtype:
     """The dtype asked for; else fp32 on a CPU and the transformer's own elsewhere."""
     name = options.dtype
-    if name is None:
-        name = "float32" if device.type == "cpu" else stored_dtype(path / "transformer", options.variant)
+    if name is None and device.type == "cpu":
+        name = "float32"
+    elif name is None:
+        single_file = options.transformers[:1]
+        name = single.dtype(*single_file) if single_file else stored_dtype(path / "transformer", options.variant)
     if name not in DTYPES:
         raise BadInput(f"unknown dtype {name!r}; valid: {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
-def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOptions) -> DiffusionPipeline:
-    """A pipeline from a folder whose weights were checked first. The VAE stays in fp32, as its decoder needs it.
+@dataclass(frozen=True)
+class Folder:
+    """A checked model folder, whose pipeline is loaded in two parts: what reads texts, and what makes videos.
+
+    Tokenizers, the scheduler and other small parts belong to both.
+    """
+
+    kind: type[DiffusionPipeline]
+    path: Path
+    options: LoadOptions
+    device: torch.device
+    dtype: torch.dtype
+    parts: Mapping[str, str]  # the pipeline's components and their classes
+
+    def readers(self) -> DiffusionPipeline:
+        """The pipeline without transformers and VAEs, as `encode_prompt` needs it."""
+        without = dict.fromkeys(name for name in self.parts if _makes_videos(name))
+        pipe = self._load({"default": self.dtype}, **without)
+        load_options.place(pipe, self.options, self.device)
+        return pipe
+
+    def makers(self) -> DiffusionPipeline:
+        """The pipeline without text encoders. The VAE stays in fp32, as its decoder needs it."""
+        dtypes = {"default": self.dtype, "vae": torch.float32}
+        quantisation = load_options.quantisation(self.options.quantize, self.device)
+        parts = dict.fromkeys(name for name in self.parts if name.startswith("text_encoder"))
+        parts |= {
+            name: single.load(file, self.parts[name], self.path / name, self.dtype)
+            for name, file in zip(load_options.TRANSFORMERS, self.options.transformers, strict=False)
+        }
+        pipe = self._load(dtypes, quantization_config=quantisation, **parts)
+        load_options.apply(pipe, self.options, self.device)
+        return pipe
+
+    def _load(self, dtypes: dict[str, torch.dtype], **parts: Any) -> DiffusionPipeline:
+        """The pipeline with some components given, None for those that stay away."""
+        with quiet():
+            return self.kind.from_pretrained(
+                self.path,
+                dtype=dtypes,
+                variant=self.options.variant,
+                use_safetensors=True,
+                local_files_only=True,
+                **parts,
+            )
+
+
+def _makes_videos(name: str) -> bool:
+    return name.startswith("transformer") or name.endswith("vae")
+
+
+def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOptions) -> Folder:
+    """A folder whose weights were checked, ready to be loaded part by part.
 
     Raises:
         BadInput: missing, truncated or pickled weights; options that cannot be carried out here.
     """
     device = pick_device(options.device)
     load_options.check(options, device)
-    dtype = pick_dtype(path, options, device)
-    check_weights(path, read_folder(path), options.variant)
-    with quiet():
-        pipe = kind.from_pretrained(
-            path,
-            dtype={"default": dtype, "vae": torch.float32},
-            variant=options.variant,
-            quantization_config=load_options.quantisation(options.quantize, device),
-            use_safetensors=True,
-            local_files_only=True,
-        )
-    load_options.apply(pipe, options, device)
-    return pipe
+    files = read_folder(path)
+    parts = {name: kind for name in files.index if (kind := files.class_of(name)) is not None}
+    experts = [name for name in load_options.TRANSFORMERS if name in parts]
+    single.check(options.transformers, [parts[name] for name in experts])
+    check_weights(path, files, options.variant, but=experts[: len(options.transformers)])
+    return Folder(kind, path, options, device, pick_dtype(path, options, device), parts)
 
 
 @contextmanager
@@ -93,6 +142,13 @@ def quiet() -> Iterator[None]:
     finally:
         for module in shown:
             module.enable_progress_bar()
+
+
+def collect(device: torch.device) -> None:
+    """Weights that nobody holds go now: pipelines refer to themselves in circles."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def files_of(pipe: DiffusionPipeline) -> Files:
@@ -115,19 +171,69 @@ def files_of(pipe: DiffusionPipeline) -> Files:
 
 
 class PipelineModel:
-    """A loaded checkpoint around a diffusers pipeline; families add the denoiser and the decoder."""
+    """A checkpoint around a diffusers pipeline; families add the denoiser and the decoder.
 
-    def __init__(self, info: ModelInfo, pipe: Any, options: LoadOptions) -> None:
+    A pipeline in hand is used as it is. A folder's text encoders are loaded when texts are to be read, and dropped
+    before the transformers and the VAE load: the two are never in memory together, but where a text is new to a
+    denoiser that `prepare` was not told of.
+    """
+
+    def __init__(self, info: ModelInfo, source: Any, options: LoadOptions) -> None:
+        """
+        Args:
+            source: a pipeline in hand, or a `Folder`.
+        """
         self.info = info
-        self.pipe = pipe
         self.options = options
-        self.device = torch.device(pipe._execution_device)
+        self._folder = source if isinstance(source, Folder) else None
+        self._pipe: Any = None if self._folder else source
+        self._readers: Any = None
+        self._texts: dict[str, Tensor] = {}
+        self.device = self._folder.device if self._folder else torch.device(source._execution_device)
         self._engine: Any = None
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline: while texts are read the part that reads them, else the part that makes videos."""
+        if self._readers is not None:
+            return self._readers
+        if self._pipe is None:
+            assert self._folder is not None
+            self._pipe = self._folder.makers()
+        return self._pipe
 
     @property
     def dtype(self) -> torch.dtype:
         """What the transformer computes in."""
-        return self.pipe.transformer.dtype
+        return self._folder.dtype if self._folder else self._pipe.transformer.dtype
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Encodes texts that are new, before anything else is in memory: what is, goes, and is loaded again."""
+        texts = list(texts)
+        if self._folder and not self._texts.keys() >= set(texts):
+            self._pipe = None
+            collect(self.device)
+            self.read(texts)
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Encodes texts that are new and keeps them, on the CPU. A folder's text encoders come for that and go."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if not new:
+            return
+        self._readers = self._folder.readers() if self._folder else None
+        try:
+            self._texts |= {text: self.encode(text).cpu() for text in new}
+        finally:
+            if self._readers is not None:
+                self._readers.maybe_free_model_hooks()
+            self._readers = None
+        if self._folder:
+            collect(self.device)
+
+    def text(self, text: str) -> Tensor:
+        """What `encode` makes of a text, kept from the first time on."""
+        self.read([text])
+        return self._texts[text].to(self.device)
 
     @property
     def engine(self) -> Any:

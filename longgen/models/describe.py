@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,7 @@ from longgen.types import ModelInfo
 EMBEDDED = {"shapes": "shapes"}  # name → folder of the assets
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]  # never pickles, never code
+CONFIG_FILES = {name: f"{name}_config.json" for name in ("scheduler", "tokenizer", "guider")}
 WITHOUT_CONFIG = {"tokenizer", "tokenizer_2", "feature_extractor", "image_processor"}
 KNOWN = Path(__file__).with_name("known.json")
 # Keys of longgen.json → the types that their values may have.
@@ -90,6 +91,11 @@ def resolve(model: str | Path, local_files_only: bool = False, json_only: bool =
         return folder
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
+    if name.endswith((".safetensors", ".gguf")):
+        raise BadInput(
+            f"{name} is one file, and a model is a folder: give the pipeline that it belongs to, "
+            f"--model FOLDER_OR_HUB_ID --transformer {name}"
+        )
     if HUB_ID.fullmatch(name) and not name.startswith("."):
         return _from_hub(name, local_files_only, json_only)
     if "/" in name or name.startswith("."):
@@ -118,8 +124,7 @@ def read_folder(path: Path, id: str | None = None) -> Files:
     configs: dict[str, Mapping[str, Any]] = {}
     for component, entry in index.items():
         if isinstance(entry, list) and len(entry) == 2 and entry[1]:
-            names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
-            file = path / component / names.get(component, "config.json")
+            file = path / component / CONFIG_FILES.get(component, "config.json")
             if file.is_file() or component not in WITHOUT_CONFIG:
                 configs[component] = read_json(file)
     return Files(id or str(path), index, configs, read_overrides(path))
@@ -186,9 +191,9 @@ def catalogue() -> list[ModelInfo]:
     return [describe(name) for name in (*present, *known_ids())]
 
 
-def check_weights(path: Path, files: Files, variant: str | None = None) -> None:
-    """BadInput for missing, truncated or pickled weights of any component. Reads headers only."""
+def check_weights(path: Path, files: Files, variant: str | None = None, but: Sequence[str] = ()) -> None:
+    """BadInput for missing, truncated or pickled weights of any component, `but` some. Reads headers only."""
     for component in files.configs:
-        if component not in WITHOUT_CONFIG | {"scheduler"}:
+        if component not in WITHOUT_CONFIG | {"scheduler", "guider", *but}:
             for _ in headers(path / component, variant):
                 pass

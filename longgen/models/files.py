@@ -9,7 +9,7 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,13 @@ def headers(folder: Path, variant: str | None = None) -> Iterator[Mapping[str, A
 
 def stored_dtype(folder: Path, variant: str | None = None) -> str:
     """Name of the torch dtype that most weights of a component are stored in."""
+    return dtype_of(headers(folder, variant))
+
+
+def dtype_of(headers: Iterable[Mapping[str, Any]]) -> str:
+    """Name of the torch dtype of most weights in files with these headers."""
     sizes: Counter[str] = Counter()
-    for header in headers(folder, variant):
+    for header in headers:
         for entry in header.values():
             sizes[entry["dtype"]] += math.prod(entry["shape"])
     return TORCH_DTYPES.get(sizes.most_common(1)[0][0], "float32") if sizes else "float32"

@@ -6,6 +6,7 @@ All of it is diffusers' own machinery, chosen by name. Knows pipelines; does not
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +45,9 @@ def check(options: LoadOptions, device: torch.device) -> None:
         raise BadInput("--offload sequential and fp8 casting both move weights per layer; use --offload group")
     if options.loras and find_spec("peft") is None:
         raise BadInput("--lora needs the package peft: pip install peft")
+    for path, _ in map(split_scale, options.loras):
+        if path.endswith(".safetensors") and not Path(path).is_file():
+            raise BadInput(f"LoRA {path} cannot be loaded: there is no such file")
 
 
 def cache_config(name: str) -> Any:

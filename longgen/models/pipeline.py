@@ -38,6 +38,7 @@ class PipelineDenoiser(BaseDenoiser):
         self.stage = Stage(model.attend)
         self._steps = steps
         self._worn: list[Positions] = []  # one per expert while a patch is on
+        model.read([*conditions.prompts.texts, *([] if model.info.embedded_guidance else conditions.prompts.negatives)])
         self._caches = StepCaches(model.experts)
         super().__init__(model.info, conditions, model.train_steps)
 
@@ -52,7 +53,7 @@ class PipelineDenoiser(BaseDenoiser):
 
     # the common part
     def encode(self, text: str) -> Tensor:
-        return self.model.encode(text)
+        return self.model.text(text)
 
     def forward(self, jobs: Sequence[Job]) -> list[Tensor]:
         transformer = self.model.experts[jobs[0].expert]

@@ -22,7 +22,7 @@ from longgen.types import Call, Event, Final, State, View
 
 @dataclass(frozen=True)
 class Progress:
-    """One step done: `done` of `total` over all rounds. Restored finals come first, with the restored state."""
+    """One step done: `done` of `total`, both over all rounds. Restored finals come first, with the restored state."""
 
     round: int
     done: int
@@ -41,6 +41,8 @@ class Sampler:
         """
         self.plan, self.model, self.init = plan, model, init
         self.solver = model.solver(plan.request.solver, plan.steps, plan.flow_shift)
+        if self.solver.stochastic:
+            self.solver = self.solver.seeded(self._fresh)
         self.denoiser: Denoiser = model.denoiser(conditions, plan.grid, plan.steps)
         self.bank: dict[str, Tensor] = {}
         self.forwards = 0
@@ -54,7 +56,7 @@ class Sampler:
         ctx = self._context()
         if saved:
             self.bank.update(saved.bank)
-            yield Progress(first, saved.state.step, self._total(rounds), saved.state, tuple(saved.finals))
+            yield self._progress(first, saved.state, tuple(saved.finals))
         with self.denoiser.patched(self.plan.composition.patch(self._view())):
             state = saved.state if saved else loop.init(ctx)
             for round in range(first, rounds):
@@ -65,15 +67,19 @@ class Sampler:
                     finals += [e for e in events if isinstance(e, Final) and not last]
                     shown = events if last else [e for e in events if not isinstance(e, Final)]
                     if not state.done or last:
-                        yield Progress(round, state.step, self._total(rounds), state, tuple(shown))
+                        yield self._progress(round, state, tuple(shown))
                 if not last and wrapper:
                     x, row = wrapper.refine(ctx, torch.cat([f.x for f in finals], dim=2), round + 1)
                     state = loop.init(replace(ctx, noise=_sliced(x), start=row))
-                    yield Progress(round + 1, state.step, self._total(rounds), state, ())
+                    yield self._progress(round + 1, state, ())
 
-    def _total(self, rounds: int) -> int:
-        """Steps of the loop over all rounds, as progress counts them."""
-        return self.plan.composition.loop.steps(self.plan.grid.frames, self.plan.steps, self.plan.info) * rounds
+    def _progress(self, round: int, state: State, events: tuple[Event, ...]) -> Progress:
+        """Later rounds start further down the schedule, so they have fewer steps than the first."""
+        plan, wrapper = self.plan, self.plan.composition.wrapper
+        steps = plan.composition.loop.steps(plan.grid.frames, plan.steps, plan.info)
+        rounds, skipped = (wrapper.rounds(), wrapper.restart(self.solver.schedule)) if wrapper else (1, 0)
+        done = state.step + round * (steps - skipped)
+        return Progress(round, done, steps + (rounds - 1) * (steps - skipped), state, events)
 
     def _context(self) -> Context:
         plan, grid = self.plan, self.plan.grid
@@ -86,12 +92,15 @@ class Sampler:
             info=plan.info,
             seed=plan.seed,
             noise=_sliced(self.init) if self.init is not None else self.noise,
-            fresh=lambda tag, start, stop: latent_noise(grid, plan.seed, start, stop, tag),
+            fresh=self._fresh,
             device=self.model.device,
             bank=self.bank,
             stabilise=_chained([m.stabilise for m in stabilisers]) if stabilisers else None,
             cuts=cuts(plan.timeline, plan.grid.stride),
         )
+
+    def _fresh(self, tag: str, start: int, stop: int) -> Tensor:
+        return latent_noise(self.plan.grid, self.plan.seed, start, stop, tag)
 
     def noise(self, start: int, stop: int) -> Tensor:
         """x_T[start:stop); shots with a seed of their own draw from it."""
@@ -142,6 +151,12 @@ def conditions(plan: Plan, prompts: PromptSchedule | None = None, **media: Tenso
         request = plan.request
         prompts = build(plan.timeline, request.schedule, plan.grid.stride, plan.guidance, plan.negative)
     return Conditions(prompts, seed=plan.seed, fps=plan.fps, **media)
+
+
+def texts(plan: Plan, prompts: PromptSchedule) -> list[str]:
+    """All that the model will read in a run."""
+    unguided = plan.info.embedded_guidance
+    return [*prompts.texts, *([] if unguided else prompts.negatives)]
 
 
 def _sliced(x: Tensor) -> Callable[[int, int], Tensor]:

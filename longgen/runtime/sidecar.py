@@ -12,6 +12,7 @@ import platform
 import resource
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,6 +46,11 @@ def file_hashes(folder: Path | None) -> dict[str, str]:
     return {str(p.relative_to(folder)): _digest(p) for p in files}
 
 
+def hashes_of(files: Iterable[Path]) -> dict[str, str]:
+    """Hashes of single files by their names."""
+    return {path.name: _digest(path) for path in files}
+
+
 def _digest(path: Path) -> str:
     size = path.stat().st_size
     if path.suffix == ".safetensors" and size > WHOLE_FILE:
@@ -57,7 +63,7 @@ def _digest(path: Path) -> str:
 
 def weights_hash(hashes: dict[str, str]) -> str:
     """One hash for a model: over the hashes of its weight files."""
-    text = "\n".join(f"{n} {h}" for n, h in sorted(hashes.items()) if n.endswith(".safetensors"))
+    text = "\n".join(f"{n} {h}" for n, h in sorted(hashes.items()) if n.endswith((".safetensors", ".gguf")))
     return hashlib.sha256(text.encode()).hexdigest()[:16] if text else ""
 
 

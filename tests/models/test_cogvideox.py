@@ -86,14 +86,35 @@ def test_a_batch_is_its_single_calls(model, rows):
         assert (one - other).abs().max() < 1e-5
 
 
-def test_the_noisy_rule_is_replaced(model):
-    """DPM is an SDE: its schedule is run by DDIM, step for step."""
+@pytest.mark.parametrize("steps", [4, 7])
+def test_the_noisy_rule_equals_the_pipeline(steps, monkeypatch):
+    """CogVideoXDPMScheduler draws noise in every step: fed the same noise, pipeline and loop end alike."""
     noisy = build()
     noisy.pipe.scheduler = tiny_cogvideox.scheduler(CogVideoXDPMScheduler)
-    ours, ddim = noisy.solver(None, 4, None), model.solver(None, 4, None)
-    assert not ours.stochastic and torch.equal(ours.schedule.table.sigma, ddim.schedule.table.sigma)
-    x, z = tiny_cogvideox.latents(), tiny_cogvideox.latents(seed=5)
-    assert torch.equal(ours.step(ours.init(1), x, z, 1)[0], ddim.step(ddim.init(1), x, z, 1)[0])
+    x = tiny_cogvideox.latents()
+    solver = noisy.solver(None, steps, None).seeded(
+        lambda tag, a, b: tiny_cogvideox.latents(b, 50 + int(tag[4:]))[:, :, a:]
+    )
+    step, row = type(noisy.pipe.scheduler).step, iter(range(steps))
+
+    def fed(scheduler, *args, **kwargs):
+        noise = noisy.to_model(tiny_cogvideox.latents(5, 50 + next(row)))
+        monkeypatch.setattr("diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor", lambda *_, **__: noise)
+        return step(scheduler, *args, **kwargs)
+
+    monkeypatch.setattr(CogVideoXDPMScheduler, "step", fed)
+    want = noisy.pipe(
+        PROMPT, NEGATIVE, height=32, width=48, num_frames=17, num_inference_steps=steps, guidance_scale=6.0,
+        latents=noisy.to_model(x), output_type="latent", max_sequence_length=12,
+    ).frames  # fmt: skip
+    made, memory = denoiser(noisy, scale=6.0), solver.init()
+    for i in range(steps):
+        clean = made.denoise(Call(x, solver.schedule[i], tuple(range(5))))
+        x, memory = solver.step(memory, x, clean, i)
+    assert solver.stochastic and (noisy.to_model(x) - want).abs().max() < 1e-5 * want.abs().max().clamp(min=1)
+
+
+def test_solvers_of_a_flow_are_refused(model):
     with pytest.raises(BadInput, match="flow shift"):
         model.solver(None, 4, 3.0)
     with pytest.raises(BadInput, match="needs a flow model"):

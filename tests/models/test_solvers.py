@@ -2,12 +2,19 @@
 
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.schedulers import scheduling_dpm_cogvideox, scheduling_flow_match_euler_discrete
 from models import tiny
 
+from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
 from longgen.models import solvers
-from longgen.types import ode_step
+from longgen.types import LatentGrid, ode_step
 
 STEPS = (1, 2, 4, 7, 25)
 
@@ -16,13 +23,23 @@ def dpm():
     return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
 
 
-def ddim():
-    return CogVideoXDDIMScheduler(
+def ddim(kind=CogVideoXDDIMScheduler):
+    return kind(
         prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", snr_shift_scale=3.0,
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=True,
     )  # fmt: skip
 
 
+def sde():
+    config = dict(dpm().config) | {"algorithm_type": "sde-dpmsolver++"}
+    return DPMSolverMultistepScheduler.from_config(config)
+
+
+def ancestral():
+    return FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True)
+
+
+NOISY = {"sde": sde, "ancestral": ancestral, "cogvideox-dpm": lambda: ddim(CogVideoXDPMScheduler)}
 SCHEDULERS = {"unipc": tiny.unipc, "euler": tiny.euler, "dpm++": dpm, "ddim": ddim}
 X = torch.randn(1, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
 
@@ -32,11 +49,16 @@ def estimate(x, level):
     return torch.tanh(x * 0.7 + level.sigma) * 1.3
 
 
-def run(solver, x=X, start=0, memory=None, stop=None):
+def run(solver, x=X, start=0, memory=None, stop=None, first=0):
     memory = solver.init(start) if memory is None else memory
     for row in range(start, solver.schedule.steps if stop is None else stop):
-        x, memory = solver.step(memory, x, estimate(x, solver.schedule[row]), row)
+        x, memory = solver.step(memory, x, estimate(x, solver.schedule[row]), row, first)
     return x, memory
+
+
+def fresh(tag, start, stop):
+    """Noise of the run with seed 7."""
+    return latent_noise(LatentGrid(4, 3, 2, 2, stride=4), 7, start, stop, tag)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -134,3 +156,69 @@ def test_bad_input():
         solvers.make(tiny.unipc(), None, 0)
     with pytest.raises(BadInput, match="needs a flow model"):
         solvers.make(ddim(), "unipc", 4)
+    with pytest.raises(BadInput, match="needs a variance-preserving schedule"):
+        solvers.make(tiny.unipc(), "ddim", 4)
+
+
+# ------------------------------------------------------------------------------------------- rules that draw noise
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("name", NOISY)
+def test_equals_the_scheduler_that_is_fed_the_same_noise(name, steps, monkeypatch):
+    own, want, row, before = NOISY[name](), X, 0, None
+    for module in (scheduling_dpm_cogvideox, scheduling_flow_match_euler_discrete):
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: fresh(f"step{row}", 0, 4))
+    own.set_timesteps(steps)
+    solver = solvers.make(NOISY[name](), "default", steps).seeded(fresh)
+    for row, t in enumerate(own.timesteps):
+        level = solver.schedule[row]
+        clean = estimate(want, level)
+        if name == "cogvideox-dpm":
+            v = (level.alpha * want - clean) / level.sigma
+            back = int(own.timesteps[row - 1]) if row else None
+            want, before = own.step(v, before, int(t), back, want)
+            continue
+        more = {"variance_noise": fresh(f"step{row}", 0, 4)} if name == "sde" else {}
+        want = own.step((want - clean) / level.sigma, t, want, return_dict=False, **more)[0]
+    assert (run(solver)[0] - want).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_belongs_to_seed_latent_and_step(name):
+    """The same for a latent in any stretch of any video; other for every latent, step and seed."""
+    solver = solvers.make(NOISY[name](), None, 7)
+    ours = solver.seeded(fresh)
+    whole, _ = run(ours)
+    for a, b in ((0, 2), (1, 3), (3, 4)):
+        assert torch.equal(run(ours, X[:, :, a:b], first=a)[0], whole[:, :, a:b])
+    assert torch.equal(run(solvers.make(NOISY[name](), None, 7).seeded(fresh))[0], whole)
+    same = torch.zeros_like(X)
+    drawn = ours.step(ours.init(3), same, same, 3)[0]
+    assert (drawn[:, :, 0] - drawn[:, :, 1]).abs().min() > 0
+    assert (ours.step(ours.init(4), same, same, 4)[0] - drawn).abs().min() > 0
+    other = solver.seeded(lambda tag, start, stop: fresh("other" + tag, start, stop))
+    assert not torch.equal(run(other)[0], whole)
+
+
+@pytest.mark.parametrize("split", range(8))
+@pytest.mark.parametrize("name", NOISY)
+def test_noisy_rules_can_be_saved_between_any_two_steps(name, split, tmp_path):
+    solver = solvers.make(NOISY[name](), None, 7).seeded(fresh)
+    want, _ = run(solver)
+    x, memory = run(solver, stop=split)
+    torch.save({"x": x, "memory": dict(memory)}, tmp_path / "state")
+    saved = torch.load(tmp_path / "state", weights_only=True)
+    assert torch.equal(
+        run(solvers.make(NOISY[name](), None, 7).seeded(fresh), saved["x"], split, saved["memory"])[0], want
+    )
+
+
+def test_noisy_rules_by_name():
+    for scheduler, names in ((tiny.unipc(), ("sde-dpm++", "ancestral")), (ddim(), ("sde-dpm++",))):
+        for name in names:
+            solver = solvers.make(scheduler, name, 5)
+            assert solver.stochastic and torch.isfinite(run(solver.seeded(fresh))[0]).all()
+            with pytest.raises(ValueError, match="give it some with seeded"):
+                run(solver)
+    assert not solvers.make(ddim(CogVideoXDPMScheduler), "ddim", 5).stochastic

@@ -1,7 +1,7 @@
 """Defects of diffusers 0.42.1 that longgen works round. A test turns red when upstream mends one: see footguns.md."""
 
 import torch
-from diffusers import CogVideoXDDIMScheduler, PyramidAttentionBroadcastConfig
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, PyramidAttentionBroadcastConfig
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from models import tiny
 
@@ -57,3 +57,14 @@ def test_ddim_steps_beside_the_timestep_that_it_calls_next():
     scheduler.set_timesteps(7)
     reached = [int(t) - 1000 // 7 for t in scheduler.timesteps[:-1]]
     assert reached != scheduler.timesteps[1:].tolist()
+
+
+def test_the_dpm_rule_ignores_the_noise_that_it_is_given():
+    scheduler, x = CogVideoXDPMScheduler(timestep_spacing="trailing"), torch.ones(1, 2, 2)
+    scheduler.set_timesteps(4)
+
+    def step(noise):
+        torch.manual_seed(0)
+        return scheduler.step(x, None, 749, None, x, variance_noise=noise)[0]
+
+    assert torch.equal(step(torch.zeros(1, 2, 2)), step(torch.full((1, 2, 2), 9.0)))
