@@ -16,9 +16,11 @@ from longgen.types import Level, Mix
 
 @dataclass(frozen=True)
 class OneText:
-    """A schedule in which every latent of a call sees the text of the call's middle latent, blended or not.
+    """A schedule of which every run of the network sees one text.
 
-    Mixes of clean estimates pass unchanged: each of their runs has one text by itself.
+    A call whose latents share one row of weights runs once, on that (blended) text. Texts that differ between its
+    latents run once each, and a latent mixes the outputs with its weights: so a latent is told what the schedule says
+    wherever windows lie, at the price of one more run in calls that two prompts share.
 
     Raises:
         BadInput: for schedules that need several text streams at once.
@@ -49,8 +51,9 @@ class OneText:
                 f"{self.model} has one text stream through all layers, so early layers cannot have another prompt; "
                 "use the prompt schedule hold, travel or blend"
             )
-        middle = len(frames) // 2
-        return replace(mix, weights=mix.weights[middle : middle + 1])
+        if bool((mix.weights != mix.weights[:1]).any()):
+            return Mix(mix.weights, "output")
+        return replace(mix, weights=mix.weights[:1])
 
     def negative(self, frames: tuple[int, ...]) -> int:
         return self.schedule.negative(frames)
