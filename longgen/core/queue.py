@@ -16,6 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from longgen.core import multistep
 from longgen.types import Call, Level, ode_step
 
 Range = tuple[int, int]
@@ -199,18 +200,26 @@ def advance(
     jobs: Sequence[Job],
     rungs: Level,
     rung: Callable[[int], int],
-) -> tuple[Tensor, list[Tensor]]:
-    """x [1, C, t, H, W] from latent `lo` on, after the jobs; and the clean estimates of what each of them updates."""
+    memory: multistep.Memory,
+) -> tuple[Tensor, list[Tensor], multistep.Memory]:
+    """x [1, C, t, H, W] from latent `lo` on, after the jobs; the clean estimates of what each of them updates; and the
+    memory after them. Steps are UniPC's where there is a memory, else of first order."""
     calls = []
     for job in jobs:
         own = [rung(i) for i in job.latents]
         level = rungs[own[0]] if len(set(own)) == 1 else rungs[torch.tensor(own)]
         seen = torch.tensor(job.latents, device=x.device) - lo
         calls.append(Call(x.index_select(2, seen), level, job.latents))
-    moved, cleans = x.clone(), []
+    moved, cleans, kept = x.clone(), [], memory
     for job, estimate in zip(jobs, denoise(calls)):
         (a, b), now = job.update, torch.tensor([rung(i) for i in range(*job.update)])
         skip = len(job.guides) - job.window[0]
         cleans.append(estimate[:, :, a + skip : b + skip])
-        moved[:, :, a - lo : b - lo] = ode_step(x[:, :, a - lo : b - lo], cleans[-1], rungs[now], rungs[now - 1])
-    return moved, cleans
+        old = x[:, :, a - lo : b - lo]
+        if memory:
+            new, mine = multistep.unipc(multistep.part(memory, a - lo, b - lo), old, cleans[-1], rungs, now)
+            kept = multistep.join(multistep.part(kept, 0, a - lo), mine, multistep.part(kept, b - lo))
+        else:
+            new = ode_step(old, cleans[-1], rungs[now], rungs[now - 1])
+        moved[:, :, a - lo : b - lo] = new
+    return moved, cleans, kept

@@ -149,7 +149,7 @@ def _legal(key: str, value: Any, setting: Setting) -> Any:
         raise BadInput(
             f"--set {key} must be from {low:g} to {high:g} {setting.unit} (got {value!r})".replace(" 1 (", " (")
         )
-    whole = isinstance(setting.default, int) or setting.unit in ("latents", "frames")
+    whole = isinstance(setting.default, int) or setting.unit in ("latents", "frames", "levels")
     if whole and value != int(value):
         raise BadInput(f"--set {key} must be a whole number of {setting.unit} (got {value!r})")
     return float(value) if isinstance(setting.default, float) else value
