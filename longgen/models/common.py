@@ -123,7 +123,7 @@ def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOption
     device = pick_device(options.device)
     load_options.check(options, device)
     files = read_folder(path)
-    parts = {name: kind for name in files.index if (kind := files.class_of(name)) is not None}
+    parts = {name: own for name in files.index if (own := files.class_of(name)) is not None}
     experts = [name for name in load_options.TRANSFORMERS if name in parts]
     single.check(options.transformers, [parts[name] for name in experts])
     check_weights(path, files, options.variant, but=experts[: len(options.transformers)])
