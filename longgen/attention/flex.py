@@ -16,6 +16,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from longgen.attention import plans
 from longgen.attention.engine import Engine
+from longgen.core.merge import merge
 from longgen.types import Dense, FrameGather, FrameWindow, Plan, Union
 
 BLOCK = 128
@@ -46,7 +47,7 @@ class Flex(Engine):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         if isinstance(plan, Union):
             parts = zip(plan.parts, plan.scales, strict=True)
-            return plans.merge([self.attend(q, k, v, p, scale * s) for p, s in parts])
+            return merge([self.attend(q, k, v, p, scale * s) for p, s in parts])
         if not k.shape[1]:
             return plans.nothing(q)
         mask = None

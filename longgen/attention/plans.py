@@ -15,12 +15,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from longgen.core.merge import Part, merge
 from longgen.errors import BadInput
 from longgen.types import Dense, FrameGather, FrameWindow, Plan, Union
 
 # kernel(q [B, Sq, N, D], k, v [B, Sk, N, D], scale) → out [B, Sq, N, D], lse [B, N, Sq]; `scale` multiplies 1/√D.
 Kernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-Part = tuple[Tensor, Tensor]
 
 # A gathered key copy holds at most this many times the elements of k itself; more query frames go to the next call.
 GATHER_COPIES = 4
@@ -32,28 +32,6 @@ GATHER_COMMON = 4
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The type in which log-sum-exps are kept and merged: fp32, or fp64 for fp64 inputs."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def merge(parts: Sequence[Part]) -> Part:
-    """Attention over the union of disjoint key sets, from attention over each: out = Σ e^(lseᵢ − lse)·outᵢ.
-
-    Args:
-        parts: (out [B, S, N, D], lse [B, N, S]) of each key set. lse −∞ stands for an empty set.
-
-    Returns:
-        out in the dtype of the first part (summed in fp32) and lse = log Σ e^lseᵢ. A query that sees no key in any
-        part gets out 0 and lse −∞.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    first = parts[0][0]
-    every = torch.stack([lse for _, lse in parts])  # [parts, B, N, S]
-    lse = torch.logsumexp(every, 0)
-    # e^(−∞ − −∞) would be NaN where nothing is seen at all; any finite reference gives weight 0 there.
-    weights = torch.exp(every - torch.where(torch.isinf(lse), 0.0, lse)).transpose(2, 3).unsqueeze(-1)
-    out = sum(w * o for w, (o, _) in zip(weights, parts))
-    assert isinstance(out, Tensor)
-    return out.to(first.dtype), lse
 
 
 def run(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float = 1.0) -> Part:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from longgen.attention.plans import merge
 from longgen.attention.sdpa import masked
+from longgen.core.merge import merge
 from longgen.errors import BadInput
 from longgen.types import Attend, Dense, Plan
 
