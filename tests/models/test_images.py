@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from models import tiny, tiny_cogvideox, tiny_images
+from models import tiny, tiny_cogvideox, tiny_images, tiny_ltx
 from torch import Tensor
 
 from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
-from longgen.models import cogvideox, wan
+from longgen.models import cogvideox, ltx, wan
 from longgen.models.describe import read_folder
 from longgen.protocols import Conditions
 from longgen.types import Call, Dense, LoadOptions, Patch
@@ -123,6 +123,83 @@ def test_cogvideox_described_from_json_alone(kind, tmp_path):
     assert info.parameters == sum(p.numel() for p in pipe.transformer.parameters())
     assert info.learned_positions == (kind == "5b") and info.native_size == (32, 48)
     assert type(cogvideox.load(info, tmp_path / kind, LoadOptions()).pipe) is type(pipe)
+
+
+def ltx_model(condition):
+    made = ltx.from_pipeline(tiny_images.ltx_i2v(condition))
+    made.info = replace(made.info, native_frames=33, native_size=(32, 64))
+    return made
+
+
+def noise(model, seed=5):
+    """What the pipelines draw of a generator for five latents, and the generator before that."""
+    return torch.randn(1, 8, 5, 4, 8, generator=torch.Generator().manual_seed(seed)), torch.Generator().manual_seed(
+        seed
+    )
+
+
+@pytest.mark.parametrize("fps", [25, 12.5])
+@pytest.mark.parametrize(("steps", "scale"), [(4, 3.0), (7, 1.0)])
+@pytest.mark.parametrize("condition", [False, True])
+def test_ltx_equals_its_image_pipelines(mean_of_the_posterior, condition, steps, scale, fps):
+    model, picture = ltx_model(condition), tiny_images.image(32, 64)
+    x, generator = noise(model)
+    more = {"image_cond_noise_scale": 0.0} if condition else {}
+    want = model.pipe(
+        image=picture, prompt=PROMPT, negative_prompt=NEGATIVE, height=32, width=64, num_frames=33, frame_rate=fps,
+        num_inference_steps=steps, guidance_scale=scale, generator=generator, output_type="latent",
+        max_sequence_length=12, **more,
+    ).frames  # fmt: skip
+    conditions = Conditions(tiny.Prompts((PROMPT,), (NEGATIVE,), scale), tiny_images.pixels(picture), fps=fps)
+    got = loop(model, conditions, x, steps, 33)
+    assert (got - (want if condition else model.from_model(want, model.info.grid(33, 32, 64)))).abs().max() < 1e-5
+    assert (got[:, :, :1] - model.encode_video(tiny_images.pixels(picture)[None])).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_ltx_native_prefix_equals_a_conditioning_video(mean_of_the_posterior, scale):
+    """What extend's native condition shows the model is what LTXConditionPipeline makes of a video at frame 0."""
+    model, steps, known = ltx_model(True), 4, 2
+    pictures = [tiny_images.image(32, 64, seed) for seed in range(9)]
+    x, generator = noise(model)
+    want = model.pipe(
+        video=[pictures], prompt=PROMPT, negative_prompt=NEGATIVE, height=32, width=64, num_frames=33, frame_rate=25,
+        num_inference_steps=steps, guidance_scale=scale, generator=generator, output_type="latent",
+        max_sequence_length=12, image_cond_noise_scale=0.0,
+    ).frames  # fmt: skip
+    held = model.encode_video(torch.stack([tiny_images.pixels(picture) for picture in pictures]))
+    assert held.shape[2] == known
+    solver = model.solver(None, steps, None)
+    prompts = tiny.Prompts((PROMPT,), (NEGATIVE,), scale)
+    made = model.denoiser(Conditions(prompts, fps=25), model.info.grid(33, 32, 64), steps)
+    memory = solver.init()
+    for row in range(steps):
+        x = torch.cat([held, x[:, :, known:]], dim=2)
+        rows = torch.tensor([steps] * known + [row] * 3)
+        clean = made.denoise(Call(x, solver.schedule[rows], tuple(range(5))))
+        x, memory = solver.step(memory, x, clean, row)
+    assert (torch.cat([held, x[:, :, known:]], dim=2) - want).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_ltx_positions_can_be_patched(condition):
+    """Unchanged ones change nothing, in either pipeline's coordinates."""
+    model = ltx_model(condition)
+    made = model.denoiser(Conditions(tiny.Prompts(scale=1.0), fps=12.5), model.info.grid(33, 32, 64), 4)
+    call = Call(tiny_ltx.latents(), model.solver(None, 4, None).schedule[1], tuple(range(5)))
+    plain = made.denoise(call)
+    with made.patched(Patch(freqs=lambda theta: theta, positions=lambda p: p)):
+        assert (made.denoise(call) - plain).abs().max() < 5e-4  # angles of over 1,000 rad, in fp32 and in fp64
+    with made.patched(Patch(freqs=lambda theta: theta * 0.5)):
+        assert (made.denoise(call) - plain).abs().max() > 5e-3
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_ltx_described_from_json_alone(condition, tmp_path):
+    pipe = tiny_images.ltx_i2v(condition)
+    info = ltx.describe(read_folder(tiny.save(pipe, tmp_path / "ltx", **tiny_ltx.OVERRIDES)))
+    assert not info.needs_image and {"image", "prefix_condition"} <= info.capabilities
+    assert ltx.load(info, tmp_path / "ltx", LoadOptions()).conditions == condition
 
 
 def seeing(model, frames=17, **prompts):

@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import CogVideoXImageToVideoPipeline, WanImageToVideoPipeline
-from models import tiny, tiny_cogvideox
+from diffusers import (
+    CogVideoXImageToVideoPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    LTXConditionPipeline,
+    LTXImageToVideoPipeline,
+    WanImageToVideoPipeline,
+)
+from models import tiny, tiny_cogvideox, tiny_ltx
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
@@ -74,5 +80,18 @@ def cogvideox_i2v(kind: str = "5b", invert: bool = False, **changes: Any) -> Cog
         )
     made.vae.register_to_config(invert_scale_latents=invert)
     pipe = CogVideoXImageToVideoPipeline(**made.components)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def ltx_i2v(condition: bool = False) -> LTXImageToVideoPipeline | LTXConditionPipeline:
+    """A pipeline for an image, or for conditions with the plain scheduler that those checkpoints ship."""
+    parts = tiny_ltx.ltx().components
+    draw = torch.Generator().manual_seed(1)  # a tiny VAE has trivial statistics
+    parts["vae"].latents_mean.copy_(0.3 * torch.randn(8, generator=draw))
+    parts["vae"].latents_std.copy_(torch.rand(8, generator=draw) + 0.5)
+    if condition:
+        parts["scheduler"] = FlowMatchEulerDiscreteScheduler()
+    pipe = (LTXConditionPipeline if condition else LTXImageToVideoPipeline)(**parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe

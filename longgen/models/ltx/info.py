@@ -11,13 +11,15 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import Footprint, ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Moment, Rope
 
-PIPELINES = ("LTXPipeline",)
+CONDITION = "LTXConditionPipeline"  # of checkpoints from 0.9.5 on
+PIPELINES = ("LTXPipeline", "LTXImageToVideoPipeline", CONDITION)
 DEFAULTS: dict[str, Any] = {"native_frames": 161, "native_size": (512, 704), "fps": 25.0, "steps": 50, "guidance": 3.0}
-TEXT_TOKENS = 128  # LTXPipeline's max_sequence_length
+TEXT_TOKENS = {CONDITION: 256}  # the pipelines' max_sequence_length; 128 for the others
 CAPABILITIES = {
     "per_latent_level",
+    "image",
     "prefix_condition",
     "rope",
     "self_attention",
@@ -27,13 +29,12 @@ CAPABILITIES = {
 }
 REFUSALS = {
     "joint_text": "LTX-Video takes text through cross-attention",
-    "image": "images enter through LTXConditionPipeline, which is not driven yet",
     "control": "LTX-Video takes no control video",
 }
 
 
 def describe(files: Files) -> ModelInfo:
-    """ModelInfo of an LTXPipeline folder; values of longgen.json win over the family's defaults."""
+    """ModelInfo of an LTX-Video folder; values of longgen.json win over the family's defaults."""
     pipeline = files.index.get("_class_name")
     if pipeline not in PIPELINES:
         raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {', '.join(PIPELINES)}")
@@ -64,7 +65,7 @@ def describe(files: Files) -> ModelInfo:
         heads=heads,
         head_dim=head,
         ffn_dim=4 * heads * head,
-        text_tokens=min(TEXT_TOKENS, files.text_tokens),
+        text_tokens=min(TEXT_TOKENS.get(pipeline, 128), files.text_tokens),
         # A third of the inner width turns with time; angles are not per head.
         rope=Rope("coords", 2 * (heads * head // 6), 10_000.0),
         capabilities=frozenset(CAPABILITIES),
@@ -98,7 +99,12 @@ def parameters(config: Mapping[str, Any]) -> int:
 
 
 def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
-    """Multiply-adds of LTXVideoTransformer3DModel, counted as for Wan; the feed-forward is four times as wide as d."""
+    """Multiply-adds of LTXVideoTransformer3DModel, counted as for Wan; the feed-forward is four times as wide as d.
+
+    Fullest moments: the feed-forward holds the block's input, its hidden state, the norm, the last attention's output
+    and the inner layer before and after GELU; two rotary tables of the whole width are fp32. In half precision keys
+    turn in fp32: three copies over the input, the norm, q, k, v and the pairs.
+    """
     d = int(config.get("num_attention_heads", 32)) * int(config.get("attention_head_dim", 64))
     cross, caption = int(config.get("cross_attention_dim", 2048)), int(config.get("caption_channels", 4096))
     channels, layers = int(config.get("in_channels", 128)), int(config.get("num_layers", 28))
@@ -108,6 +114,11 @@ def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint
         word=layers * 2 * cross * d + caption * d + d * d,
         level=256 * d + 7 * d * d,
         course=course,
+        moments=(
+            Moment("feed-forward", 12 * d + channels, 2 * d, d + 2 * caption),
+            Moment("keys turn", 6 * d + channels, 5 * d, d + 2 * caption, half=True),
+        ),
+        levels=Moment("levels", 13 * d),
     )
 
 
@@ -119,8 +130,8 @@ def course(config: Mapping[str, Any], tokens: int, steps: int = 50) -> tuple[flo
     low, high = int(config.get("base_image_seq_len", 256)), int(config.get("max_image_seq_len", 4096))
     base, most = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
     shift = math.exp(base + (most - base) * (tokens - low) / (high - low))
-    sigmas = [shift / (shift + 1 / u - 1) for u in (1 - i * (1 - 1 / steps) / (steps - 1) for i in range(steps))]
-    if (end := config.get("shift_terminal")) is not None:
-        scale = (1 - sigmas[-1]) / (1 - float(end))
-        sigmas = [1 - (1 - sigma) / scale for sigma in sigmas]
-    return (*sigmas, 0.0)
+    odds = [steps / (steps - i) - 1 for i in range(steps)]  # 1/u − 1
+    signals = [o / (shift + o) for o in odds]  # 1 − σ
+    end = config.get("shift_terminal")
+    scale = 1.0 if end is None else (1 - float(end)) / signals[-1]
+    return (*(1 - scale * signal for signal in signals), 0.0)

@@ -8,29 +8,54 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import LTXPipeline
+from diffusers import LTXConditionPipeline, LTXPipeline
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from torch import Tensor
 
 from longgen.models import solvers
 from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.files import read_json
 from longgen.models.ltx.denoiser import LTXDenoiser
-from longgen.models.ltx.info import describe
+from longgen.models.ltx.info import CONDITION, describe
 from longgen.models.ltx.vae import normalise, stream_decode
 from longgen.protocols import Conditions
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
 
 class LTXModel(PipelineModel):
-    """LTX-Video 0.9.x: packed latents, free coordinates, a decoder that looks both ways."""
+    """LTX-Video 0.9.x: packed latents, free coordinates, a decoder that looks both ways.
+
+    Pipelines differ in two things, in which a model follows its own. LTXPipeline places latent i at i·8 frames and lets
+    the schedule shift with the length; LTXConditionPipeline places it at its first frame, max(0, i·8 − 7), and has a
+    schedule that is linear at first and quadratic after.
+    """
 
     @classmethod
     def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> LTXModel:
-        return cls(info, load_pipeline(LTXPipeline, path, options), options)
+        condition = read_json(path / "model_index.json")["_class_name"] == CONDITION
+        return cls(info, load_pipeline(LTXConditionPipeline if condition else LTXPipeline, path, options), options)
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> LTXModel:
         return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+
+    @property
+    def conditions(self) -> bool:
+        """Whether this is a checkpoint of LTXConditionPipeline."""
+        return isinstance(self.pipe, LTXConditionPipeline)
+
+    def seconds(self, latents: Tensor, fps: float) -> Tensor:
+        """When latents [T] are in a clip, in seconds."""
+        frames = latents * self.info.stride
+        return (frames + 1 - self.info.stride if self.conditions else frames).clamp(min=0) / fps
+
+    def coordinates(self, grid: tuple[int, int, int], fps: float) -> Tensor:
+        """Seconds, rows and columns in pixels [1, 3, S] of the tokens of a call of (T, h, w) of them."""
+        times = self.seconds(torch.arange(grid[0], dtype=torch.float32), fps)
+        rows, columns = (torch.arange(n, dtype=torch.float32) * self.info.spatial for n in grid[1:])
+        axes = torch.meshgrid(times, rows, columns, indexing="ij")
+        return torch.stack([axis.flatten() for axis in axes])[None].to(self.device)
 
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:
@@ -47,6 +72,9 @@ class LTXModel(PipelineModel):
         5·10⁴, at eight times the schedule is NaN. The shift that the checkpoint was trained with is the native one.
         """
         own = self.pipe.scheduler.config
+        if self.conditions and name in (None, "default"):
+            sigmas = linear_quadratic_schedule(steps).double().numpy()
+            return solvers.make(self.pipe.scheduler, name, steps, flow_shift, sigmas=sigmas)
         if not own.get("use_dynamic_shifting", False) or name not in (None, "default"):
             return super().solver(name, steps, flow_shift)
         height, width = self.info.native_size
@@ -66,7 +94,7 @@ class LTXModel(PipelineModel):
         return normalise(self.pipe.vae, z)
 
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> LTXDenoiser:
-        return LTXDenoiser(self, conditions, steps)
+        return LTXDenoiser(self, conditions, grid, steps)
 
     def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
         """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""

@@ -6,7 +6,7 @@ behind a few pairs that do not turn. Knows LTXVideoTransformer3DModel's processo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,12 +32,12 @@ class Coordinates:
 
     Args:
         width: inner width of the transformer.
-        seconds: per latent.
+        seconds: when latents are, from their positions.
     """
 
     patch: Patch
     width: int
-    seconds: float
+    seconds: Callable[[Tensor], Tensor]
     frames: int = 0
     theta: Tensor = field(init=False)
     own: Tensor = field(init=False)
@@ -66,7 +66,7 @@ class Coordinates:
 
     def _retimed(self, rotary: Part, positions: Tensor, tokens: int) -> Part:
         """The model's tables of one frame, with time turned by θ·seconds at other positions [T']."""
-        angles = torch.outer(positions * self.seconds, self.theta) - self.own * 10.0  # phase w·π/2·(2x − 1), 10 s at 0
+        angles = torch.outer(self.seconds(positions), self.theta) - self.own * 10.0  # phase w·π/2·(2x − 1), 10 s at 0
         skipped = (self.width % 6) // 2
         columns = skipped + 3 * torch.arange(len(self.theta))  # pairs that turn with time
         tables = []
@@ -95,13 +95,15 @@ class SelfProcessor(Processor):
     ) -> Tensor:
         assert image_rotary_emb is not None
         q, k, v = heads(attn, hidden_states, hidden_states)
+        return project_out(attn, self.rows(q, k, v, *image_rotary_emb), q.dtype)
+
+    def compute(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
         rows = []
         for b, site in enumerate(self.stage.sites):
-            mine = slice(b, b + 1)
-            rotary = (image_rotary_emb[0][mine], image_rotary_emb[1][mine])
-            rotate, here = self.coordinates.rotation(rotary, site.tokens), replace(site, layer=self.layer)
+            mine, here = slice(b, b + 1), replace(site, layer=self.layer)
+            rotate = self.coordinates.rotation((cos[mine], sin[mine]), site.tokens)
             rows.append(video_attention(self.patch, here, q[mine], k[mine], v[mine], rotate, self.stage.attend))
-        return project_out(attn, torch.cat(rows), q.dtype)
+        return (torch.cat(rows),)
 
 
 @dataclass
@@ -122,6 +124,9 @@ class CrossProcessor(Processor):
         if self.patch.cross is None and self.stage.plain:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         q, k, v = heads(attn, hidden_states, encoder_hidden_states)
+        return project_out(attn, self.rows(q, k, v), q.dtype)
+
+    def compute(self, q: Tensor, k: Tensor, v: Tensor) -> Sequence[Tensor]:
         rows = []
         for b, (site, text) in enumerate(zip(self.stage.sites, self.stage.texts, strict=True)):
             used, here, mine = text.tokens.shape[1], replace(site, layer=self.layer), slice(b, b + 1)
@@ -131,7 +136,7 @@ class CrossProcessor(Processor):
                     self.patch, here, text, q[mine], k[mine, :used], v[mine, :used], self.stage.attend, words
                 )
             )
-        return project_out(attn, torch.cat(rows), q.dtype)
+        return (torch.cat(rows),)
 
 
 def heads(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +147,11 @@ def heads(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, T
 
 @contextmanager
 def installed(
-    transformer: LTXVideoTransformer3DModel, patch: Patch, stage: Stage, attention: bool, seconds: float
+    transformer: LTXVideoTransformer3DModel,
+    patch: Patch,
+    stage: Stage,
+    attention: bool,
+    seconds: Callable[[Tensor], Tensor],
 ) -> Iterator[Coordinates]:
     """Puts processors in place and takes them off again, whatever happens inside.
 
