@@ -79,6 +79,38 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """What is alive at one moment of a forward: values per video token and per text token.
+
+    Args:
+        token, word: in the compute dtype. token32: in fp32 whatever the dtype.
+        half: True for a moment of half-precision runs alone, False for fp32 alone, None for both.
+    """
+
+    name: str
+    token: float
+    token32: float = 0.0
+    word: float = 0.0
+    half: bool | None = None
+
+
+@dataclass(frozen=True)
+class Decode:
+    """What a VAE's decoder holds in fp32: values per position of a latent frame, always and per latent of a call.
+
+    A call takes min(T, halo + clamp(chunk, least, most)) latents. `pairs` are values per pair of positions of a call,
+    held at another moment.
+    """
+
+    fixed: float
+    per_latent: float
+    least: int = 1
+    most: int = 64
+    halo: int = 0
+    pairs: float = 0.0
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What a forward of a checkpoint takes, from its JSON files. All numbers are those of one forward of one video.
 
@@ -87,6 +119,10 @@ class Footprint:
         level_per_token: latents' own levels reach the network token by token, else latent by latent.
         level_always: one by one even where they are all alike.
         word_layers: layers in which the words attend to each other alone.
+        moments: what a forward holds where it is fullest; the largest counts.
+        levels: what it holds besides where levels are given one by one.
+        decode: what decoding holds; None where nobody has counted it.
+        memory: tensors as large as the latents that the checkpoint's own step rule remembers.
         course: σ at equal fractions 0 … 1 of the steps, at the checkpoint's own settings; () where `flow_shift` tells.
     """
 
@@ -97,6 +133,10 @@ class Footprint:
     level_always: bool = False
     word_layers: int = 0
     course: tuple[float, ...] = ()
+    moments: tuple[Moment, ...] = ()
+    levels: Moment = Moment("levels", 0.0)
+    decode: Decode | None = None
+    memory: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,6 +177,7 @@ class ModelInfo:
     learned_positions: bool = False  # positions were learnt: no other size, and at other lengths computed ones
     control_layers: int = 0  # blocks of a control branch, each like a layer with one more projection
     footprint: Footprint | None = None  # None: costs are estimated from layers and widths alone
+    weights: Mapping[str, int] = field(default_factory=dict)  # component → number of weights, where known
 
     @property
     def native_latents(self) -> int:
@@ -350,7 +391,27 @@ class Union:
     scales: tuple[float, ...]
 
 
-Plan = Dense | FrameWindow | FrameGather | Union
+@dataclass(frozen=True)
+class TokenDecay:
+    """Every query sees every key, and positive logits of far pairs are scaled (UltraViCo).
+
+    Args:
+        tokens: P.
+        reach: token distance up to which nothing is scaled.
+        alpha, beta: factors beyond it; β where frames lie within `gamma` of a multiple of `period` apart (0: nowhere).
+        hidden: keys from this frame on are not seen from frame 0 (0: all are).
+    """
+
+    tokens: int
+    reach: int
+    alpha: float
+    beta: float
+    gamma: int = 0
+    period: int = 0
+    hidden: int = 0
+
+
+Plan = Dense | FrameWindow | FrameGather | Union | TokenDecay
 
 # attend(q [B, Sq, N, D], k [B, Sk, N, D], v [B, Sk, N, D], plan, scale) → out [B, Sq, N, D], lse [B, N, Sq] (fp32).
 # `scale` multiplies the usual 1/√D.
@@ -524,3 +585,4 @@ class LoadOptions:
     variant: str | None = None
     quantize: str | None = None
     window_batch: int = 1
+    parallel: Literal["calls", "ulysses", "ring"] = "calls"  # what several processes share out

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from longgen.cli.options import MACHINE, SAMPLING, Json, request, shared
+from longgen.cli.options import CONTINUE, MACHINE, SAMPLING, Json, request, shared
 
 if TYPE_CHECKING:
     from longgen.runtime.plan import Plan
 
 
-@shared(SAMPLING, MACHINE)
+@shared(SAMPLING, CONTINUE, MACHINE)
 def plan_command(*, json_output: Json = False, **options: Any) -> None:
     """What would run: windows, tokens, FLOPs, memory, time. Loads no weights."""
     from longgen.cli.work import Work
@@ -41,8 +42,8 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "branches": cost.branches,
         "tokens_per_call": cost.tokens_per_call,
         "tflop": round(cost.flops / 1e12, 4),
-        "bytes": {"weights": cost.weight_bytes, "activations": cost.activation_bytes, "latents": cost.latent_bytes},
+        "bytes": asdict(cost.memory),
         "estimated_seconds": {k: float(f"{v:.3g}") for k, v in cost.seconds.items()},
-        "timeline": [{"from": s.start, "to": s.stop, "prompt": s.prompt} for s in plan.timeline.shots],
+        "timeline": [{"from": s.start, "to": s.stop, "prompt": s.prompt} for s in plan.told.shots],
         "notes": list(plan.notes),
     }

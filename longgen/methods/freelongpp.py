@@ -92,7 +92,8 @@ class FreeLongPP(Method):
         if frames <= native:
             return float(frames)
         used = branches(self.factors(), frames, native)
-        return sum(min(a * native, frames) for a in used[:-1]) + frames * float(self.keys)
+        near = sum(b - a for scale in used[:-1] for a, b in band(frames, scale * native, self.border))
+        return near / frames + -(-frames // max(1, round(1 / self.keys)))
 
     def check(self, frames: int, info: ModelInfo) -> None:
         self.factors()

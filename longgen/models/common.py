@@ -8,7 +8,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from longgen.models import options as load_options
 from longgen.models import single, solvers
 from longgen.models.describe import Files, check_weights, read_folder, read_overrides
 from longgen.models.files import stored_dtype
+from longgen.models.parallel import Share, split
 from longgen.types import Attend, LoadOptions, ModelInfo
 
 DTYPES = {
@@ -76,10 +78,11 @@ class Folder:
     device: torch.device
     dtype: torch.dtype
     parts: Mapping[str, str]  # the pipeline's components and their classes
+    needed: frozenset[str] = frozenset()  # makers that the pipeline's class cannot be built without
 
     def readers(self) -> DiffusionPipeline:
         """The pipeline without transformers and VAEs, as `encode_prompt` needs it."""
-        without = dict.fromkeys(name for name in self.parts if _makes_videos(name))
+        without = dict.fromkeys(name for name in self.parts if _makes_videos(name) and name not in self.needed)
         pipe = self._load({"default": self.dtype}, **without)
         load_options.place(pipe, self.options, self.device)
         return pipe
@@ -167,7 +170,9 @@ def files_of(pipe: DiffusionPipeline) -> Files:
     index |= {
         n: (type(c).__module__.split(".")[0], type(c).__name__) for n, c in pipe.components.items() if c is not None
     }
-    return Files(origin or type(pipe).__name__, index, configs, overrides)
+    modules = {n: c for n, c in pipe.components.items() if isinstance(c, torch.nn.Module)}
+    weights = {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+    return Files(origin or type(pipe).__name__, index, configs, overrides, weights)
 
 
 class PipelineModel:
@@ -183,9 +188,9 @@ class PipelineModel:
         Args:
             source: a pipeline in hand, or a `Folder`.
         """
-        self.info = info
-        self.options = options
         self._folder = source if isinstance(source, Folder) else None
+        self.info = info if self._folder else replace(info, weights=files_of(source).weights)
+        self.options = options
         self._pipe: Any = None if self._folder else source
         self._readers: Any = None
         self._texts: dict[str, Tensor] = {}
@@ -256,7 +261,12 @@ class PipelineModel:
     @property
     def own_attention(self) -> bool:
         """Whether the engine serves self-attention even where no method asks for it; otherwise diffusers' own does."""
-        return self.options.attention not in {"auto", "sdpa"}
+        return self.options.attention not in {"auto", "sdpa"} or self.options.parallel == "ulysses"
+
+    @cached_property
+    def share(self) -> Share | None:
+        """This process's part of every pass where several processes run it together."""
+        return split(self.experts, self.device) if self.options.parallel == "ulysses" else None
 
     @property
     def revision(self) -> str | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +50,7 @@ class Files:
     index: Mapping[str, Any]
     configs: Mapping[str, Mapping[str, Any]]
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)  # component → number of weights, where known
 
     def config(self, component: str) -> Mapping[str, Any]:
         if component not in self.configs:
@@ -127,7 +128,7 @@ def read_folder(path: Path, id: str | None = None) -> Files:
             file = path / component / CONFIG_FILES.get(component, "config.json")
             if file.is_file() or component not in WITHOUT_CONFIG:
                 configs[component] = read_json(file)
-    return Files(id or str(path), index, configs, read_overrides(path))
+    return Files(id or str(path), index, configs, read_overrides(path), count_weights(path, index))
 
 
 def read_overrides(path: Path) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def describe(model: str | Path) -> ModelInfo:
     """
     name = str(model)
     files = known(name) if name in known_ids() else read_folder(resolve(model, json_only=True), name)
-    return family(files).describe(files)
+    return replace(family(files).describe(files), weights=files.weights)
 
 
 def known_ids() -> list[str]:
@@ -182,13 +183,26 @@ def known_ids() -> list[str]:
 def known(name: str) -> Files:
     """The shipped configs of a checkpoint."""
     entry = read_json(KNOWN)[name]
-    return Files(name, entry["index"], entry["configs"])
+    return Files(name, entry["index"], entry["configs"], weights=entry.get("weights", {}))
 
 
 def catalogue() -> list[ModelInfo]:
     """The embedded models that are installed, then the known checkpoints."""
     present = [name for name in EMBEDDED if (assets() / EMBEDDED[name] / "model_index.json").is_file()]
     return [describe(name) for name in (*present, *known_ids())]
+
+
+def count_weights(path: Path, components: Iterable[str]) -> dict[str, int]:
+    """Numbers of weights by component, from the headers of the files that are there; no word of those that are not."""
+    found = {}
+    for component in components:
+        if (path / component).is_dir():
+            try:
+                tensors = [entry for header in headers(path / component) for entry in header.values()]
+            except BadInput:  # loading will say what is wrong with it
+                continue
+            found[component] = sum(math.prod(entry["shape"]) for entry in tensors)
+    return found
 
 
 def check_weights(path: Path, files: Files, variant: str | None = None, but: Sequence[str] = ()) -> None:

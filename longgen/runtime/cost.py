@@ -6,13 +6,17 @@ Knows JSON facts of the model and rehearses the loop. Does not know devices.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
+from longgen.config import Request
 from longgen.protocols import PromptSchedule
+from longgen.runtime import memory
 from longgen.runtime.compose import Composition
-from longgen.runtime.rehearse import Forward, expected_schedule, forwards, rehearse
-from longgen.types import LatentGrid, ModelInfo
+from longgen.runtime.latents import decode_chunk
+from longgen.runtime.memory import Memory
+from longgen.runtime.rehearse import Ask, Forward, expected_schedule, forwards, rehearse
+from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
 # Sustained TFLOP/s of whole denoising runs, for a rough time estimate. Orders of magnitude, not promises: the GPU rows
 # come from published dense-attention rates in bf16, the CPU row from bf16 GEMMs on two AVX-512/AMX cores.
@@ -22,7 +26,11 @@ REHEARSED = 4000  # calls that are walked one by one; what is beyond is taken to
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run computes. `flops` counts a multiply-add as two; bytes are estimates for the given dtype."""
+    """What a run computes and holds. `flops` counts a multiply-add as two; `seconds` are rough estimates per device.
+
+    Args:
+        calls: of the model by the loop. forwards: runs of the network, several for a call.
+    """
 
     calls: int
     forwards: int
@@ -30,59 +38,88 @@ class Cost:
     tokens_per_call: int
     branches: int
     flops: float
-    weight_bytes: int | None
-    activation_bytes: int
-    latent_bytes: int
+    memory: Memory
     seconds: dict[str, float]
+
+
+@dataclass
+class Walk:
+    """A rehearsed run in numbers."""
+
+    calls: int = 0
+    held: int = 0  # most latents that the loop has at once
+    runs: Counter[Forward] = field(default_factory=Counter)
+    whole: bool = True  # nothing was left out
+
+
+def walk(asks: Iterator[Ask], prompts: PromptSchedule, info: ModelInfo, remembered: int) -> Walk:
+    """Counts calls and forwards, and the latents alive in the fullest step.
+
+    Those are the state, the estimate shown last, what the step rule remembers; all calls and estimates of the windows
+    that are asked for together; and one side of guidance while the other runs.
+    """
+    seen = Walk()
+    for ask in asks:
+        lengths = [call.x.shape[2] for call in ask.calls]
+        together = 2 * sum(lengths) if len(lengths) > 1 else 0
+        seen.held = max(seen.held, ask.state * (1 + max(1, remembered)) + together + 2 * max(lengths, default=0))
+        seen.calls += len(lengths)
+        for call in ask.calls:
+            seen.runs.update(forwards(call, prompts, info))
+        if seen.calls >= REHEARSED:
+            seen.whole = next(asks, None) is None
+            break
+    return seen
 
 
 def estimate(
     c: Composition,
     grid: LatentGrid,
     info: ModelInfo,
+    request: Request,
     steps: int,
-    flow_shift: float | None,
     prompts: PromptSchedule,
     cuts: tuple[int, ...],
-    dtype: str,
 ) -> Cost:
-    """The cost of a composition on a video of `grid`, told `prompts`.
-
-    Args:
-        steps: rows of the schedule.
-        dtype: that the transformer computes in, "fp32", "bf16" or "fp16".
-    """
-    stated = c.loop.calls(grid.frames, steps, info)
-    walked, runs = Counter[int](), Counter[Forward]()
-    schedule = expected_schedule(info, steps, flow_shift)
-    walk = rehearse(c, grid, info, schedule, cuts)
-    for call in islice(walk, REHEARSED):
-        walked[call.x.shape[2]] += 1
-        runs.update(forwards(call, prompts, info))
-    more = next(walk, None) is not None
-    rounds = c.wrapper.rounds() if c.wrapper else 1
-    calls = sum(n for n, _ in stated) * rounds if more else walked.total()
-    scale = calls / walked.total()
+    """The cost of a composition on a video of `grid` in so many steps, told `prompts`."""
+    schedule = expected_schedule(info, steps, request.flow_shift or info.flow_shift)
+    remembered = memory.SOLVERS.get(request.solver or "", info.footprint.memory if info.footprint else 1)
+    seen = walk(rehearse(c, grid, info, schedule, cuts), prompts, info, remembered)
+    calls = seen.calls
+    if not seen.whole:
+        rounds = c.wrapper.rounds() if c.wrapper else 1
+        calls = sum(n for n, _ in c.loop.calls(grid.frames, steps, info)) * rounds
+    scale = calls / seen.calls
     route = next((p.method for p in c.parts if "route" in p.slots), None)
     flops = 0.0
-    for run, count in runs.items():
+    for run, count in seen.runs.items():
         keys = route.key_frames(run.latents, info) if route else float(run.latents)
         flops += scale * count * forward_flops(info, run, grid.tokens, keys)
     longest = c.loop.view(grid.frames, info)
-    width = info.heads * info.head_dim
-    item = 4 if dtype == "fp32" else 2
-    tokens = longest // info.patch[0] * grid.tokens
+    dtype = request.dtype or ("fp32" if request.device == "cpu" else "bf16")
+    chunk = decode_chunk(request.decode_chunk, grid)
     return Cost(
         calls=calls,
-        forwards=round(scale * runs.total()),
+        forwards=round(scale * seen.runs.total()),
         latents_per_call=longest,
-        tokens_per_call=tokens,
-        branches=1 if info.embedded_guidance or runs.total() == walked.total() else 2,
+        tokens_per_call=longest // info.patch[0] * grid.tokens,
+        branches=1 if info.embedded_guidance or seen.runs.total() == seen.calls else 2,
         flops=flops,
-        weight_bytes=None if info.parameters is None else info.parameters * item,
-        activation_bytes=tokens * (8 * width + info.ffn_dim) * item,
-        latent_bytes=4 * grid.channels * grid.height * grid.width * grid.frames,
+        memory=memory.estimate(info, grid, _loading(request), seen.runs, seen.held, chunk, dtype),
         seconds={name: flops / (rate * 1e12) for name, rate in SUSTAINED_TFLOPS.items()},
+    )
+
+
+def _loading(request: Request) -> LoadOptions:
+    """What of the request changes memory."""
+    return LoadOptions(
+        offload=request.offload,
+        layerwise_fp8=request.fp8,
+        vae_tiling=request.vae_tiling,
+        cache=request.cache,
+        transformers=request.transformer,
+        quantize=request.quantize,
+        window_batch=request.window_batch,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from longgen.errors import BadInput
 from longgen.protocols import Model
-from longgen.runtime.plan import Plan
 from longgen.types import LatentGrid
+
+if TYPE_CHECKING:
+    from longgen.runtime.plan import Plan
 
 
 def to_uint8(frames: Tensor) -> NDArray[np.uint8]:
@@ -40,7 +43,7 @@ def save_latents(path: Path, latents: Tensor, plan: Plan) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".{path.name}.part"
     facts = {"format": "longgen-latents-1", "identity": plan.identity, "model": plan.info.id, "fps": str(plan.fps)}
-    facts |= {"frames": str(plan.frames), "height": str(plan.size[0]), "width": str(plan.size[1])}
+    facts |= {"frames": str(plan.made), "height": str(plan.size[0]), "width": str(plan.size[1])}
     save_file({"latents": latents.contiguous()}, part, facts)
     os.chmod(part, 0o644)  # safetensors makes private files
     os.replace(part, path)

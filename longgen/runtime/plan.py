@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from longgen import __version__
 from longgen.config import Request
 from longgen.errors import BadInput
+from longgen.runtime import distribute
 from longgen.runtime.compose import Composition, check, compose
 from longgen.runtime.cost import Cost, estimate
+from longgen.runtime.sources import FIELDS, Source, check_control, check_image, continued, digests, levels, look, moved
+from longgen.runtime.sources import notes as source_notes
 from longgen.story.schedules import build, cuts
 from longgen.types import LatentGrid, ModelInfo, Timeline
 
@@ -24,6 +28,10 @@ class Plan:
         frames: pixel frames that the file will have; the grid may decode a few more, which are trimmed.
         windows: boundaries [a, b) in latents at the first step.
         notes: one line per rounding, no-op or warning.
+        timeline: in frames of what the loop makes, like the grid; `told` is in frames of the file.
+        source: the video that is continued; the grid then covers its end and what follows.
+        control_levels: how a control video's grey levels are taken.
+        files: hashes of the files that condition the run.
     """
 
     request: Request
@@ -42,6 +50,19 @@ class Plan:
     windows: tuple[tuple[int, int], ...]
     cost: Cost
     notes: tuple[str, ...]
+    source: Source | None = None
+    control_levels: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def made(self) -> int:
+        """Pixel frames that come out of the loop, with those of a source's end."""
+        return self.frames - (self.source.start if self.source else 0)
+
+    @property
+    def told(self) -> Timeline:
+        """The timeline in frames of the file."""
+        return moved(self.timeline, self.source.start) if self.source else self.timeline
 
     def resolved(self) -> dict[str, Any]:
         """Every option with the value that this run uses; what a rerun needs."""
@@ -58,6 +79,7 @@ class Plan:
             negative_prompt=self.negative,
             flow_shift=self.flow_shift,
             seed=self.seed,
+            control_levels=self.control_levels,
         )
         return values
 
@@ -65,10 +87,10 @@ class Plan:
     def identity(self) -> str:
         """Hash of all that can change a bit of the result, the machine aside."""
         values = self.resolved()
-        for name in ("prompt", "device", "decode_chunk", "model"):
+        for name in ("prompt", "device", "decode_chunk", "model", *FIELDS):
             values.pop(name)
         settings = {p.name: p.method.settings for p in self.composition.parts}
-        told = [values, self.info.id, settings, asdict(self.timeline), __version__]
+        told = [values, self.info.id, settings, asdict(self.timeline), dict(self.files), __version__]
         text = json.dumps(told, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -77,8 +99,9 @@ class Plan:
         stride, lead = self.grid.stride, self.grid.lead_pad
 
         def pixel(latent: int) -> int:
-            return 0 if latent <= lead else (latent - lead - 1) * stride + 1
+            return start + (0 if latent <= lead else (latent - lead - 1) * stride + 1)
 
+        start = self.source.start if self.source else 0
         return [(pixel(a), min(pixel(b), self.frames)) for a, b in self.windows]
 
 
@@ -90,18 +113,25 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     Raises:
         BadInput: sizes, lengths or methods that cannot work on this model.
     """
-    fps = request.fps or info.fps
+    video = look(request)
+    fps = request.fps or (video.fps if video else info.fps)
     frames = _frames(request, info, fps, timeline)
     size = _size(request, info)
-    grid = info.grid(frames, *size)
-    composition = compose(_method(request.method, frames, info), request.set).fit(info)
+    method = "extend" if video and request.method == "auto" else _method(request.method, frames, info)
+    composition = compose(method, request.set).fit(info)
+    source = continued(request, video, composition.loop, info, frames) if video else None
+    fitted = check_image(request, info, size)
+    check_control(request, info, frames)
+    made = frames - (source.start if source else 0)
+    grid = info.grid(made, *size)
     check(composition, grid.frames, info)
-    _check_cache(request.cache, composition)
+    _check_cache(request.cache, composition, info)
+    distribute.check(request, info, composition, grid)
     steps = request.num_inference_steps or info.steps
     guidance = info.guidance if request.guidance_scale is None else request.guidance_scale
-    notes = list(_notes(request, info, grid, frames, composition))
+    notes = [*source_notes(source, video, size, frames), *fitted, *_notes(request, info, grid, made, composition)]
     negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
-    timeline = timeline or _timeline(request, frames, fps)
+    timeline = _timeline(request, timeline, source, frames, fps)
     prompts = build(timeline, request.schedule, grid.stride, guidance, negative)
     shift = request.flow_shift or info.flow_shift
     _check_schedule(request.schedule, info, composition, prompts)
@@ -120,10 +150,11 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         flow_shift=shift,
         seed=_seed(request.seed),
         windows=tuple(composition.loop.windows(grid.frames, info)),
-        cost=estimate(
-            composition, grid, info, steps, shift, prompts, cuts(timeline, grid.stride), request.dtype or "bf16"
-        ),
+        cost=estimate(composition, grid, info, request, steps, prompts, cuts(timeline, grid.stride)),
         notes=tuple(notes),
+        source=source,
+        control_levels=levels(request, info, frames),
+        files=digests(request),
     )
 
 
@@ -144,10 +175,12 @@ def _check_schedule(name: str, info: ModelInfo, composition: Composition, prompt
         )
 
 
-def _check_cache(cache: str, composition: Composition) -> None:
+def _check_cache(cache: str, composition: Composition, info: ModelInfo) -> None:
     """Step caches assume that a window computes the same thing at every step, at one level."""
     if cache == "none":
         return
+    if "cache" in info.refusals:
+        raise BadInput(f"--cache {cache} cannot serve {info.variant}: {info.refusals['cache']}")
     for part in composition.parts:
         moving = part.method.settings.get("plan", "static") != "static"
         if moving or {"route", "kv", "cross"} & set(part.slots) or part.method.info.finality == "stream":
@@ -170,6 +203,9 @@ def _size(request: Request, info: ModelInfo) -> tuple[int, int]:
             below, above = value // step * step, (value // step + 1) * step
             near = f"{below} or {above}" if below else f"{above}"
             raise BadInput(f"--{name} {value} is not a multiple of {step}, as {info.variant} needs; use {near}")
+    if info.learned_positions and (height, width) != tuple(info.native_size):
+        own = f"{info.native_size[1]}x{info.native_size[0]}"
+        raise BadInput(f"--size {width}x{height}: {info.variant} has learnt positions for {own} alone")
     return height, width
 
 
@@ -181,12 +217,16 @@ def _method(name: str, frames: int, info: ModelInfo) -> str:
     return default_method(info.latents_for(frames) / info.native_latents, info)
 
 
-def _timeline(request: Request, frames: int, fps: float) -> Timeline:
+def _timeline(request: Request, given: Timeline | None, source: Source | None, frames: int, fps: float) -> Timeline:
+    """In frames of what the loop makes. Shots of a prompt share out what is new; the first one reaches back."""
+    if given is not None:
+        return moved(given, -source.start) if source else given
     if request.prompt is None:
         raise BadInput("no prompt: give --prompt TEXT or --prompt-file FILE")
     from longgen.story.timeline import parse_prompt
 
-    return parse_prompt(request.prompt, frames, fps)
+    parsed = parse_prompt(request.prompt, frames - (source.frames if source else 0), fps)
+    return moved(parsed, source.tail) if source else parsed
 
 
 def _seed(seed: int) -> int:
@@ -215,6 +255,13 @@ def _notes(request: Request, info: ModelInfo, grid: LatentGrid, frames: int, com
             f"warning: calls of {view} latents are longer than the native {info.native_latents}, and no method "
             "among --method is made for that (riflex, ultravico, freenoise, freelong, lvsa are)"
         )
+    if info.learned_positions and view != info.native_latents:
+        notes.append(
+            f"warning: calls of {view} latents: the positions that this checkpoint learnt are those of "
+            f"{info.native_latents}; others are computed. Windows of native length suit it"
+        )
+    if request.image is not None and not info.needs_image and len(composition.loop.windows(grid.frames, info)) > 1:
+        notes.append("the image is the first frame; windows that do not begin there do not see it")
     if info.embedded_guidance and request.negative_prompt:
         notes.append(f"warning: the negative prompt has no effect: {info.variant} reads the guidance scale instead")
     if request.seed == -1:

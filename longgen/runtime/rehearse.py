@@ -62,15 +62,23 @@ class _Euler:
         return ode_step(x, clean, self.schedule[row], self.schedule[row + 1]), memory
 
 
+@dataclass(frozen=True)
+class Ask:
+    """Calls that the loop makes together, and how many latents its state holds meanwhile."""
+
+    calls: tuple[Call, ...]
+    state: int
+
+
 def rehearse(
     composition: Composition, grid: LatentGrid, info: ModelInfo, schedule: Schedule, cuts: tuple[int, ...] = ()
-) -> Iterator[Call]:
+) -> Iterator[Ask]:
     """The calls of a whole run, over all rounds. Their latents are zeros, one token wide."""
     small = LatentGrid(grid.frames, 1, grid.patch[1], grid.patch[2], grid.stride, grid.patch, grid.lead_pad)
-    made: list[Call] = []
+    made: list[Sequence[Call]] = []
 
     def denoise(calls: Sequence[Call]) -> list[Tensor]:
-        made.extend(calls)
+        made.append(calls)
         return [call.x for call in calls]
 
     def nothing(start: int, stop: int) -> Tensor:
@@ -96,9 +104,10 @@ def rehearse(
             ctx, finals = replace(ctx, start=row), []
         state = loop.init(ctx)
         while not state.done:
+            held = state.x.shape[2]
             state, events = loop.step(ctx, state)
             finals += [event.x for event in events if isinstance(event, Final)]
-            yield from made
+            yield from (Ask(tuple(calls), held) for calls in made)
             made.clear()
 
 

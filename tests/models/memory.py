@@ -11,7 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """`with PeakMemory() as memory: …`, then `memory.peak`: most bytes alive at once of storages made inside."""
+    """`with PeakMemory() as memory: …`, then `memory.peak`: most bytes alive at once of storages made inside.
+
+    Weights and other tensors from before count nothing, views of them included.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,19 +22,21 @@ class PeakMemory(TorchDispatchMode):
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, torch.Tensor):
+                self._track(leaf.untyped_storage(), new=False)
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
-                self._track(leaf.untyped_storage())
+                self._track(leaf.untyped_storage(), new=True)
         return out
 
-    def _track(self, storage: torch.UntypedStorage) -> None:
+    def _track(self, storage: torch.UntypedStorage, new: bool) -> None:
         key = storage._cdata
         if key in self.live:
             return
-        size = storage.nbytes()
-        self.live[key] = size
-        self.now += size
+        self.live[key] = storage.nbytes() if new else 0
+        self.now += self.live[key]
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._free, key)
 

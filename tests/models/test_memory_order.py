@@ -49,7 +49,8 @@ class Watch:
 
 
 def video(session, prompt):
-    plan = session.plan(Request(prompt=prompt, num_frames=17, num_inference_steps=2))
+    width = 64 if session.info.family == "ltx" else 48
+    plan = session.plan(Request(prompt=prompt, num_frames=17, num_inference_steps=2, height=32, width=width))
     return session.run(plan, Job(keep=True)).latents
 
 

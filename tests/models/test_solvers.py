@@ -191,7 +191,7 @@ def test_noise_belongs_to_seed_latent_and_step(name):
     ours = solver.seeded(fresh)
     whole, _ = run(ours)
     for a, b in ((0, 2), (1, 3), (3, 4)):
-        assert torch.equal(run(ours, X[:, :, a:b], first=a)[0], whole[:, :, a:b])
+        assert (run(ours, X[:, :, a:b], first=a)[0] - whole[:, :, a:b]).abs().max() < 1e-6
     assert torch.equal(run(solvers.make(NOISY[name](), None, 7).seeded(fresh))[0], whole)
     same = torch.zeros_like(X)
     drawn = ours.step(ours.init(3), same, same, 3)[0]

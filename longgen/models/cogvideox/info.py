@@ -11,7 +11,7 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import Footprint, ModelInfo, Rope
+from longgen.types import Decode, Footprint, ModelInfo, Moment, Rope
 
 PIPELINES = ("CogVideoXPipeline", "CogVideoXImageToVideoPipeline")
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -85,7 +85,7 @@ def describe(files: Files) -> ModelInfo:
         lead_pad=unit - 1,
         parameters=parameters(transformer),
         refusals=refusals,
-        footprint=footprint(transformer, course(files.config("scheduler"))),
+        footprint=footprint(transformer, vae, course(files.config("scheduler"))),
         needs_image=needs_image,
         learned_positions=learned,
     )
@@ -125,7 +125,7 @@ def parameters(config: Mapping[str, Any]) -> int:
     return int(config.get("num_layers", 30)) * block + ends + levels + last
 
 
-def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
+def footprint(config: Mapping[str, Any], vae: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
     """Multiply-adds of CogVideoXTransformer3DModel: tokens and words pass the same projections and feed-forward; each
     norm reads the level anew."""
     d = int(config.get("num_attention_heads", 30)) * int(config.get("attention_head_dim", 64))
@@ -139,6 +139,20 @@ def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint
         level=layers * 12 * time * d + d * time + time * time + 2 * time * d,
         level_per_token=False,
         course=course,
+        moments=moments(d, d // int(config.get("num_attention_heads", 30)), channels * patch, text),
+        levels=Moment("levels", d),
+        decode=decode(vae),
+        memory=1,
+    )
+
+
+def moments(d: int, head: int, x: int, text: int) -> tuple[Moment, ...]:
+    """CogVideoXBlock where it is fullest. The feed-forward takes video and text as one sequence: input, norm, the
+    attention's output, and the inner layer before and after GELU. In half precision keys turn in fp32, three copies,
+    over that sequence, its norm, and q, k, v."""
+    return (
+        Moment("feed-forward", 12 * d + x, 2 * head, 13 * d + 2 * text),
+        Moment("keys turn", 7 * d + x, 3 * d + 2 * head, 7 * d + 2 * text, half=True),
     )
 
 
@@ -158,3 +172,24 @@ def course(config: Mapping[str, Any], samples: int = 50) -> tuple[float, ...]:
         signals = [(signal - last) * first / (first - last) for signal in signals]
     steps = (round(count * (1 - i / samples)) - 1 for i in range(samples))
     return (*((1 - signals[t] ** 2) ** 0.5 for t in steps), 0.0)
+
+
+def decode(config: Mapping[str, Any]) -> Decode:
+    """CogVideoXDecoder3D in the last stage of a batch of two latents.
+
+    Every convolution keeps two frames of its input, the old ones while the new ones come; the two in each norm, though
+    they look at one frame, keep all of theirs, the latents enlarged. At full size six tensors are alive and the
+    enlarged latents, besides the last call's frames, as pixels and clamped.
+    """
+    dims = list(config.get("block_out_channels", (128, 256, 256, 512)))[::-1]
+    z, blocks = int(config.get("latent_channels", 16)), int(config.get("layers_per_block", 3)) + 1
+    doublings = int(config.get("temporal_compression_ratio", 4)).bit_length() - 1
+    held = 2 * (2 * 2 * 2 * dims[0] + 2 * 2 * 2 * z)  # the middle: two resnets of two convolutions and norms
+    frames, before = 2, dims[0]
+    for i, out in enumerate(dims):
+        norms = 2 * blocks + (i == len(dims) - 1)
+        held += 4**i * (2 * norms * z * frames + 2 * 2 * (before + (2 * blocks - 1) * out))
+        before = out
+        frames *= 2 if i < doublings else 1
+    area = 4 ** (len(dims) - 1)
+    return Decode(held + area * frames * (6 * dims[-1] + z) + area * 6 * frames, 0.0, 2, 2)

@@ -55,8 +55,16 @@ class Tile:
         x = z[..., self.rows, self.columns]
         if vae.post_quant_conv is not None:
             x = vae.post_quant_conv(x)
-        x, self.cache = vae.decoder(x, conv_cache=self.cache)
+        x, kept = vae.decoder(x, conv_cache=self.cache)
+        self.cache = needed(kept)
         return x
+
+
+def needed(cache: Any) -> Any:
+    """A decoder's memory without that of its norms' convolutions, which look at one frame and remember all they saw."""
+    if not isinstance(cache, dict):
+        return cache
+    return {name: needed(part) for name, part in cache.items() if name not in {"conv_y", "conv_b"}}
 
 
 def tiles(vae: AutoencoderKLCogVideoX, height: int, width: int) -> list[list[Tile]]:

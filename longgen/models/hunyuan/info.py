@@ -11,7 +11,7 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import Footprint, ModelInfo, Rope
+from longgen.types import Decode, Footprint, ModelInfo, Moment, Rope
 
 PIPELINES = ("HunyuanVideoPipeline",)
 DEFAULTS: dict[str, Any] = {"native_frames": 129, "native_size": (720, 1280), "fps": 24, "steps": 50, "guidance": 6.0}
@@ -67,7 +67,7 @@ def describe(files: Files) -> ModelInfo:
         parameters=parameters(transformer),
         refusals=REFUSALS,
         embedded_guidance=bool(transformer.get("guidance_embeds", True)),
-        footprint=footprint(transformer),
+        footprint=footprint(transformer, vae),
     )
 
 
@@ -101,7 +101,7 @@ def parameters(config: Mapping[str, Any]) -> int:
     return blocks + words + times + ends
 
 
-def footprint(config: Mapping[str, Any]) -> Footprint:
+def footprint(config: Mapping[str, Any], vae: Mapping[str, Any]) -> Footprint:
     """Multiply-adds of HunyuanVideoTransformer3DModel. Words pass the refiner, then blocks beside the video; both kinds
     of tokens cost alike in a block. Timestep, guidance, pooled text and all modulations come once per forward.
 
@@ -122,4 +122,25 @@ def footprint(config: Mapping[str, Any]) -> Footprint:
         level=times + text * d + d * d + (refiners * 2 + dual * 12 + single * 3 + 2) * d * d,
         level_per_token=False,
         word_layers=refiners,
+        decode=decode(vae),
+        moments=moments(d, d // int(config.get("num_attention_heads", 24)), mlp, channels * patch, text),
     )
+
+
+def moments(d: int, head: int, mlp: int, x: int, text: int) -> tuple[Moment, ...]:
+    """HunyuanVideoSingleTransformerBlock where it is fullest: its feed-forward's inner layer waits while keys turn.
+    Video and text are one sequence there: input, norm, q, k, v and the projections before their norms, and five copies
+    of the video's part, three of them fp32 in half precision."""
+    words = 6 * d + mlp + 2 * text
+    return (
+        Moment("keys turn", 11 * d + mlp + x, 2 * head, words, half=False),
+        Moment("keys turn", 8 * d + mlp + x, 3 * d + 2 * head, words, half=True),
+    )
+
+
+def decode(config: Mapping[str, Any]) -> Decode:
+    """HunyuanVideoDecoder3D on a tile of five latents, 17 frames: in the last stage five tensors and two frames of
+    padding, beside the last tile's frames; in the middle a mask over all pairs of positions."""
+    last, area, latents = next(iter(config.get("block_out_channels", (128, 256, 512, 512)))), 64, 5
+    fixed = area * (2 * last + 3 * 16 - 3 * (5 * last + 3))
+    return Decode(fixed, area * 4 * (5 * last + 3), latents, latents, pairs=1.0)

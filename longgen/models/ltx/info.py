@@ -11,7 +11,7 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import Footprint, ModelInfo, Moment, Rope
+from longgen.types import Decode, Footprint, ModelInfo, Moment, Rope
 
 CONDITION = "LTXConditionPipeline"  # of checkpoints from 0.9.5 on
 PIPELINES = ("LTXPipeline", "LTXImageToVideoPipeline", CONDITION)
@@ -72,7 +72,7 @@ def describe(files: Files) -> ModelInfo:
         negative_prompt=values.get("negative_prompt", ""),
         parameters=parameters(transformer),
         refusals=REFUSALS,
-        footprint=footprint(transformer, course(files.config("scheduler"), tokens)),
+        footprint=footprint(transformer, files.config("vae"), course(files.config("scheduler"), tokens)),
     )
 
 
@@ -98,7 +98,7 @@ def parameters(config: Mapping[str, Any]) -> int:
     return int(config.get("num_layers", 28)) * block + time + words + channels * d + d + d * out + out + 2 * d
 
 
-def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
+def footprint(config: Mapping[str, Any], vae: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
     """Multiply-adds of LTXVideoTransformer3DModel, counted as for Wan; the feed-forward is four times as wide as d.
 
     Fullest moments: the feed-forward holds the block's input, its hidden state, the norm, the last attention's output
@@ -119,6 +119,33 @@ def footprint(config: Mapping[str, Any], course: tuple[float, ...]) -> Footprint
             Moment("keys turn", 6 * d + channels, 5 * d, d + 2 * caption, half=True),
         ),
         levels=Moment("levels", 13 * d),
+        decode=decode(vae),
+        memory=1,
+    )
+
+
+def decode(config: Mapping[str, Any]) -> Decode:
+    """LTXVideoDecoder3d in its last stage: a piece and its halos at once. A resnet holds its activation, the
+    convolution's output and its padded input, under them the last upsampling's output."""
+    dims = list(config.get("decoder_block_out_channels") or config.get("block_out_channels", (128, 256, 512, 512)))
+    layers = list(config.get("decoder_layers_per_block") or config.get("layers_per_block", (4, 3, 3, 3, 4)))[::-1]
+    scaled = config.get("decoder_spatio_temporal_scaling") or config.get(
+        "spatio_temporal_scaling", (True,) * 3 + (False,)
+    )
+    time, space = ratios(config)
+    rate, total = 1.0, 1.0 + 2 * layers[0]
+    for up, count in zip(reversed(scaled), layers[1:], strict=False):
+        total += 1 / rate if up else 0
+        rate *= 2 if up else 1
+        total += 2 * count / rate
+    reach = math.ceil((2 if config.get("decoder_causal") else 1) * (total + 1 / rate))
+    area = (space // int(config.get("patch_size", 4))) ** 2
+    return Decode(
+        fixed=area * (2 - 3 * (time - 1)) * dims[0],
+        per_latent=area * time * 4.1 * dims[0],
+        least=reach,
+        most=64,
+        halo=2 * reach,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import Footprint, ModelInfo, Rope
+from longgen.types import Decode, Footprint, ModelInfo, Moment, Rope
 
 PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
 DEFAULTS = Path(__file__).with_name("defaults.json")
@@ -36,7 +36,8 @@ def describe(files: Files) -> ModelInfo:
     shift = values.get("flow_shift", scheduler.get("flow_shift", scheduler.get("shift")))
     head = int(transformer.get("attention_head_dim", 128))
     refusals = dict(REFUSALS)
-    capabilities = {"per_latent_level", "rope", "self_attention", "cross_text", "stream_decode", "windows"}
+    capabilities = {"per_latent_level", "rope", "self_attention", "cross_text", "split_pass"}
+    capabilities |= {"stream_decode", "windows"}
     if needs_image:  # known latents enter beside the noise, all of which has one level
         capabilities = capabilities - {"per_latent_level"} | {"image", "prefix_condition"}
         refusals["per_latent_level"] = "an image-to-video checkpoint tells known latents from others by their level"
@@ -73,7 +74,9 @@ def describe(files: Files) -> ModelInfo:
         parameters=parameters(transformer),
         refusals=refusals,
         needs_image=needs_image,
-        footprint=footprint(transformer, bool(files.index.get("expand_timesteps"))),
+        footprint=footprint(
+            transformer, vae, files.class_of("scheduler"), expanded=bool(files.index.get("expand_timesteps"))
+        ),
     )
 
 
@@ -119,7 +122,9 @@ def parameters(config: Mapping[str, Any]) -> int:
     return int(config.get("num_layers", 40)) * block + time + words + ends
 
 
-def footprint(config: Mapping[str, Any], expanded: bool) -> Footprint:
+def footprint(
+    config: Mapping[str, Any], vae: Mapping[str, Any], solver: str | None, *, expanded: bool = False
+) -> Footprint:
     """Multiply-adds of WanTransformer3DModel: four projections of self-attention, queries and output of text attention
     and the feed-forward per token; its keys and values per word; the time embedding and six modulations per level.
 
@@ -136,4 +141,48 @@ def footprint(config: Mapping[str, Any], expanded: bool) -> Footprint:
         word=layers * 2 * d * d + text * d + d * d,
         level=freq * d + 7 * d * d,
         level_always=expanded,
+        moments=moments(d, ffn, channels * patch, d // int(config.get("num_attention_heads", 40)), text),
+        levels=Moment("levels", 7 * d, 6 * d),
+        decode=decode(vae),
+        memory=3 if solver == "UniPCMultistepScheduler" else 1,
     )
+
+
+def moments(d: int, ffn: int, x: int, head: int, text: int) -> tuple[Moment, ...]:
+    """WanTransformerBlock where it is fullest. x, the input, and two rotary tables of fp32 are always there; a block
+    keeps its input, its hidden state, its last norm and the last attention's output.
+
+    Keys turn while the input, the norm, q, k, v and the new k are alive, and three halves of it (WanAttnProcessor); in
+    half precision the norm of q or k has three copies in fp32 (RMSNorm) over the input, the norm, q, k and v. The
+    feed-forward holds its inner layer before and after GELU; its output is scaled and added in fp32.
+    """
+    words = d + 2 * text
+    return (
+        Moment("keys turn", 7.5 * d + x, 2 * head, words, half=False),
+        Moment("keys are normed", 5 * d + x, 3 * d + 2 * head, words, half=True),
+        Moment("feed-forward", 4 * d + 2 * ffn + x, 2 * head, words),
+        Moment("feed-forward is added", 7 * d + x, 2 * head, words, half=False),
+        Moment("feed-forward is added", 5 * d + x, 3 * d + 2 * head, words, half=True),
+    )
+
+
+def decode(config: Mapping[str, Any]) -> Decode:
+    """WanDecoder3d in the last stage of Wan2.1's and 2.2's VAE, chunk by chunk.
+
+    Every convolution keeps two frames of its input. At full size a call holds the residual, its activation, the
+    convolution's output, and its input joined with those two frames, once as it is and once padded; besides, the last
+    call's frames, which the caller has, as pixels and clamped.
+    """
+    base = int(config.get("decoder_base_dim") or config.get("base_dim", 96))
+    mult, blocks = list(config.get("dim_mult", (1, 2, 4, 4))), int(config.get("num_res_blocks", 2)) + 1
+    time = [bool(t) for t in config.get("temperal_downsample", (False, True, True))][::-1]
+    residual, side = bool(config.get("is_residual")), int(config.get("patch_size") or 1)
+    dims = [base * m for m in (mult[-1], *mult[::-1])]
+    held, before = 2 * dims[0] * 5.0, 0  # conv_in and the middle
+    for i, out in enumerate(dims[1:]):
+        before = dims[i] // 2 if i and not residual else dims[i]
+        stretch = out if i < len(time) and time[i] else 0  # the convolution that doubles the frames
+        held += 2 * 4**i * (before + (2 * blocks - 1) * out + stretch)
+    area, frames, last = 4 ** (len(mult) - 1), 2 ** sum(time), dims[-1]
+    deep = 6 * last if residual else 4 * last + before
+    return Decode(held + area * 8 * last, area * frames * (deep + 6 * side**2))
