@@ -21,7 +21,7 @@ from longgen.media.write import check_target
 from longgen.models import describe
 from longgen.protocols import Model, PromptSchedule
 from longgen.runtime import plan as planning
-from longgen.runtime import sidecar
+from longgen.runtime import sidecar, sources
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import Job, Outcome, execute
 from longgen.runtime.sample import conditions, texts
@@ -110,9 +110,7 @@ class Session:
 
     def run(self, plan: Plan, job: Job, prompts: PromptSchedule | None = None) -> Outcome:
         """Carry out a plan; loads the model if it is not loaded."""
-        from longgen.media.condition import read_conditions
-
-        media = read_conditions(plan.request.image, plan.request.control, plan.size, plan.frames)
+        media = sources.media(plan)
         return execute(plan, self.model, conditions(plan, prompts, **media), job, self.hashes)
 
 

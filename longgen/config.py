@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longgen.errors import BadInput, unknown
 
@@ -60,6 +60,8 @@ class Request(BaseModel):
     quantize: str | None = None
     image: str | None = None
     control: str | None = None
+    control_levels: Literal["file", "whole"] | None = None
+    continue_video: str | None = Field(default=None, validation_alias=AliasChoices("continue_video", "continue"))
     decode_chunk: int | None = Field(default=None, ge=1, le=64)
 
     @field_validator("*", mode="before")

@@ -103,6 +103,7 @@ class Context:
         start: first row of the schedule (> 0 for a restart on a partly noised latent).
         stabilise: (later chunk, first chunk) → the chunk matched to the first; None without a stabiliser.
         cuts: first latents of shots entered by a hard cut, where continuity ends on purpose.
+        known: the latents that the video begins with, [1, C, loop.prefix, H, W]; the loop makes those that follow.
     """
 
     denoise: Callable[[Sequence[Call]], list[Tensor]]
@@ -118,6 +119,7 @@ class Context:
     start: int = 0
     stabilise: Callable[[Tensor, Tensor], Tensor] | None = None
     cuts: tuple[int, ...] = ()
+    known: Tensor | None = None
 
     @property
     def native(self) -> int:
@@ -158,6 +160,10 @@ class Method:
         raise NotImplementedError
 
     # slot loop
+    def prefix(self, info: ModelInfo) -> int:
+        """Latents that the loop can take for a video's known beginning (`Context.known`); 0: it cannot continue one."""
+        return 0
+
     def view(self, frames: int, info: ModelInfo) -> int:
         """Latents of the longest call that the loop makes on a video of `frames` latents."""
         raise NotImplementedError

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from longgen.cli.options import MACHINE, SAMPLING, Json, request, shared
+from longgen.cli.options import CONTINUE, MACHINE, SAMPLING, Json, request, shared
 from longgen.config import Naming, Request
 from longgen.errors import BadInput
 
 Out = Annotated[str | None, typer.Option("--output", "-o", help="file (.mp4 .webm .gif .mkv) or folder ending in /")]
 
 
-@shared(SAMPLING, MACHINE)
+@shared(SAMPLING, CONTINUE, MACHINE)
 def generate_command(
     *,
     output: Out = None,
@@ -58,7 +58,7 @@ def generate_command(
         work.run()
 
 
-@shared(SAMPLING, MACHINE)
+@shared(SAMPLING, CONTINUE, MACHINE)
 def batch_command(
     jobs: Annotated[str, typer.Argument(help="prompts, one per line (.txt), or a YAML list of requests")],
     *,

@@ -34,6 +34,11 @@ SAMPLING: dict[str, Any] = {
     "height": _opt(INT, "--height", help="pixels", panel="What"),
     "width": _opt(INT, "--width", help="pixels", panel="What"),
     "fps": _opt(FLOAT, "--fps", help="frames per second of the file", panel="What"),
+    "image": _opt(PATH, "--image", help="picture that it begins with", panel="What"),
+    "control": _opt(PATH, "--control", help="depth, pose or edge video that steers it (Wan-VACE)", panel="What"),
+    "control_levels": _opt(
+        TEXT, "--control-levels", help="grey levels of --control: file, or whole: one range for all of it", panel="What"
+    ),
     "model": _opt(TEXT, "--model", "-m", help="shapes (embedded), a diffusers folder, or a hub id", panel="How"),
     "method": _opt(TEXT, "--method", help="names from `longgen methods`, composed with commas", panel="How"),
     "set": _opt(LIST, "--set", help="method.key=value; may be repeated", panel="How", metavar="METHOD.KEY=VALUE"),
@@ -49,6 +54,10 @@ SAMPLING: dict[str, Any] = {
     ),
     "seed": _opt(INT, "--seed", help="-1 draws one and records it", panel="How"),
     "config": _opt(PATH, "--config", help="recipe with any of these options; the command line wins", panel="How"),
+}
+# Not for stories, whose file says all that is seen.
+CONTINUE: dict[str, Any] = {
+    "continue_video": _opt(PATH, "--continue", help="video that this one begins with and goes on from", panel="What"),
 }
 MACHINE: dict[str, Any] = {
     "dtype": _opt(TEXT, "--dtype", help="fp32, bf16 or fp16", panel="Machine"),

@@ -34,6 +34,9 @@ def rerun_command(
     changed = [
         f"{n} {v} (was {told['versions'].get(n)})" for n, v in versions().items() if told["versions"].get(n) != v
     ]
+    for name, before in (told.get("conditions") or {}).items():
+        if work.plans[0].files.get(name) != before:
+            say(f"warning: {told['request'][name]} is not the file of the first run; the video will differ")
     if changed:
         say(f"note: other versions than at the first run: {', '.join(changed)}")
     work.run()

@@ -102,7 +102,7 @@ def _beside(work: Work, clips: bool) -> None:
 
     for plan, target in zip(work.plans, work.targets, strict=True):
         assert target is not None
-        timeline = plan.timeline
+        timeline = plan.told
         for path in write_beside(target.path, timeline):
             say(str(path))
         if clips:

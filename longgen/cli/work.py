@@ -59,6 +59,9 @@ class Work:
         self.targets = [check_target(i.path, reuse, self.codec, self.crf) if i.path else None for i in items]
         self.session = self.session_in_hand or Session(asked.model, load_options(asked))
         self.plans = [self._plan(asked, item) for item in items]
+        for plan, target in zip(self.plans, self.targets, strict=True):
+            if plan.source and target and target.path.resolve() == plan.source.path.resolve():
+                raise BadInput(f"--continue: {target.path} would replace the video that it continues; use another name")
 
     def _plan(self, asked: Request, item: outputs.Item) -> Plan:
         plan = self.session.plan(asked.model_copy(update={"prompt": item.prompt}), self.timeline)
@@ -141,7 +144,7 @@ class Work:
         """Stills with prompts and times, as OUT.png."""
         from longgen.media.sheet import contact_sheet
 
-        prompts = [(s.start, s.prompt) for s in plan.timeline.shots]
+        prompts = [(s.start, s.prompt) for s in plan.told.shots]
         title = f"{plan.info.variant} · {plan.composition} · {plan.frames} frames · seed {plan.seed}"
         return contact_sheet(path, path.with_suffix(".png"), prompts=prompts, title=title)
 

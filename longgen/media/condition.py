@@ -1,52 +1,110 @@
-"""Condition media: a first-frame image and a control video, read and fitted to the size of the run.
+"""Condition media: a first-frame image, and videos that steer or begin a run, read and fitted to its size.
 
 Knows files and sizes. Does not know what a model makes of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from longgen.errors import BadInput
 
-
-def read_conditions(
-    image: str | None, control: str | None, size: tuple[int, int], frames: int
-) -> dict[str, Tensor | None]:
-    """`image` as uint8 [H, W, 3] and `control` as uint8 [F, H, W, 3], both resized to `size` (height, width)."""
-    return {
-        "image": None if image is None else read_image(Path(image), size),
-        "control": None if control is None else read_control(Path(control), size, frames),
-    }
+LOW, HIGH = 5, 95  # percentiles that become black and white, LongVie (2508.03694), section 3
+DENSE = 64  # grey levels between them below which a map counts as sparse
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
-    """uint8 [H, W, 3], resized to (height, width) with Lanczos."""
+    """uint8 [H, W, 3]: the middle of the image in the proportions of `size` (height, width), resized with Lanczos."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as picture:
-            fitted = picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.LANCZOS)
-    except FileNotFoundError:
-        raise BadInput(f"image {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise BadInput(f"image {path} cannot be read: {error}") from None
+    fitted = ImageOps.fit(_open(path), (size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).copy())
 
 
-def read_control(path: Path, size: tuple[int, int], frames: int) -> Tensor:
-    """uint8 [F, H, W, 3]; BadInput when the video has fewer frames than the run."""
-    import cv2
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image that can be read, turned as its camera says."""
+    width, height = _open(path).size
+    return height, width
+
+
+def _open(path: Path) -> Any:
+    """The whole image in RGB, upright."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except FileNotFoundError:
+        raise BadInput(f"image {path} does not exist") from None
+    except Image.UnidentifiedImageError:
+        raise BadInput(f"image {path} is not an image that can be read, such as PNG or JPEG") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(f"image {path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Frames of a video at the size of a run, uint8 [H, W, 3], decoded as they are iterated over.
+
+    Args:
+        size: (height, width).
+        start: first frame.
+        count: frames in all; the video's last stands for those past its end.
+        levels: grey levels that become 0 and 255, everything between in proportion; None leaves all as it is.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    start: int
+    count: int
+    levels: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        import cv2
+
+        from longgen.media.read import open_video
+
+        video, table = open_video(self.path), None if self.levels is None else stretch(*self.levels)
+        there = min(self.start + self.count, len(video))
+        frame = None
+        for picture in video.frames(self.start, there):
+            fitted = cv2.resize(picture, (self.size[1], self.size[0]), interpolation=cv2.INTER_AREA)
+            frame = torch.from_numpy(fitted if table is None else cv2.LUT(fitted, table.numpy()))
+            yield frame
+        for _ in range(self.start + self.count - there):
+            assert frame is not None
+            yield frame
+
+
+def stretch(low: int, high: int) -> Tensor:
+    """Table [256] uint8 that takes grey level `low` to 0 and `high` to 255.
+
+    >>> stretch(50, 101)[[0, 50, 60, 101, 255]].tolist()
+    [0, 0, 50, 255, 255]
+    """
+    level = torch.arange(256, dtype=torch.float64)
+    return ((level - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def whole_range(path: Path) -> tuple[int, int] | None:
+    """The 5th and 95th percentile of all values of a whole video: one range for all its windows.
+
+    None for sparse maps (edges, poses), whose percentiles say nothing: fewer than 64 levels apart.
+    """
     import numpy as np
 
     from longgen.media.read import open_video
 
-    video = open_video(path)
-    if len(video) < frames:
-        raise BadInput(f"control video {path} has {len(video)} frames; this run needs {frames}")
-    picked = [cv2.resize(f, (size[1], size[0]), interpolation=cv2.INTER_AREA) for f in video.frames(0, frames)]
-    return torch.from_numpy(np.stack(picked))
+    counts = np.zeros(256, dtype=np.int64)
+    for frame in open_video(path):
+        counts += np.bincount(frame.ravel(), minlength=256)
+    share = np.cumsum(counts) / counts.sum()
+    low, high = (int(np.searchsorted(share, percent / 100)) for percent in (LOW, HIGH))
+    return (low, high) if high - low >= DENSE else None

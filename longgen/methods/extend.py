@@ -49,6 +49,9 @@ class Extend(Method):
         a = min(chunk * sizes(self.settings, info).stride, frames - length)
         return a, a + length
 
+    def prefix(self, info: ModelInfo) -> int:
+        return sizes(self.settings, info).overlap
+
     def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
         return [self.span(chunk, frames, info) for chunk in range(sizes(self.settings, info).count(frames))]
 
@@ -76,7 +79,8 @@ class Extend(Method):
 
     def init(self, ctx: Context) -> State:
         empty = torch.empty(1, ctx.grid.channels, 0, ctx.grid.height, ctx.grid.width, device=ctx.device)
-        return self._enter(ctx, State(empty, extra={"chunk": 0, "row": 0, "last": empty, "first": empty}))
+        known = empty if ctx.known is None else ctx.known.to(empty)
+        return self._enter(ctx, State(empty, extra={"chunk": 0, "row": 0, "last": known, "first": known}))
 
     def step(self, ctx: Context, state: State) -> tuple[State, list[Event]]:
         row, chunk = state.extra["row"], state.extra["chunk"]
@@ -100,26 +104,31 @@ class Extend(Method):
         return replace(state, x=x, solver=ctx.solver.init(), extra={**state.extra, "row": 0})
 
     def _leave(self, ctx: Context, state: State, a: int, known: int) -> tuple[State, list[Event]]:
-        """New latents are final; they and the prefix as it was are what the next chunk continues."""
+        """New latents are final; they and the prefix as it was are what the next chunk continues.
+
+        The first look is that of the known beginning, if there is one, else of the first chunk.
+        """
         new, last = state.x[:, :, known:], state.extra["last"]
         chunk, first = state.extra["chunk"], state.extra["first"]
         cut = max((c - a - known for c in ctx.cuts if 0 <= c - a - known < new.shape[2]), default=None)
-        if cut is not None and chunk:
+        if cut is not None and first.shape[2]:
             first = new[:, :, cut:]  # a hard cut begins a new look, which nothing before it is matched to
-        elif chunk and ctx.stabilise is not None:
+        elif first.shape[2] and ctx.stabilise is not None:
             new = ctx.stabilise(new, first)
         whole = torch.cat([last[:, :, last.shape[2] - known :], new], 2)
-        extra = {**state.extra, "last": whole, "first": first if chunk else whole, "chunk": chunk + 1}
+        extra = {**state.extra, "last": whole, "first": first if first.shape[2] else whole, "chunk": chunk + 1}
         done = chunk + 1 == sizes(self.settings, ctx.info).count(ctx.grid.frames)
         state = replace(state, done=done, extra=extra)
-        event = Final(a + known, a + known + new.shape[2], new)
-        return (state if done else self._enter(ctx, state)), [event]
+        events: list[Event] = [Final(a + known, a + known + new.shape[2], new)]
+        if known and not chunk:
+            events.insert(0, Final(0, known, last))
+        return (state if done else self._enter(ctx, state)), events
 
     def _prefix(self, ctx: Context, state: State) -> tuple[Tensor, Tensor]:
         """The latents that this chunk continues [1, C, k, H, W], and how firmly each is held [k] (1: fully)."""
         last, chunk = state.extra["last"], state.extra["chunk"]
         a = self.span(chunk, ctx.grid.frames, ctx.info)[0]
-        known = self.span(chunk - 1, ctx.grid.frames, ctx.info)[1] - a if chunk else 0
+        known = self.span(chunk - 1, ctx.grid.frames, ctx.info)[1] - a if chunk else last.shape[2]
         held, share = last[:, :, last.shape[2] - known :], torch.ones(known, device=last.device)
         if known and self.condition_noise:
             fresh = ctx.fresh("condition", a, a + known).to(held)
@@ -138,7 +147,7 @@ class Extend(Method):
     def _level(self, ctx: Context, row: int, known: int, length: int) -> Level:
         """One level for all; in the native way the prefix has its own, clean or noised a little."""
         level = ctx.schedule[row]
-        if self.condition == "inpaint" or not known:
+        if self.condition != "native" or not known:
             return level
         own = at_sigmas(ctx.schedule, torch.tensor([float(self.condition_noise)]))[0]
         return Level.cat([own.spread(known), level.spread(length - known)])

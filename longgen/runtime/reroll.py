@@ -88,6 +88,8 @@ def plan_shot(session: Session, run: Run, shot: str, seed: int) -> tuple[Plan, i
     plan = session.plan(validated(run.facts["request"]), Timeline(tuple(shots), timeline.fps))
     if plan.info.id != run.facts["model"]["id"]:
         raise BadInput(f"the run was made with {run.facts['model']['id']}, not with {plan.info.id}")
+    if plan.source is not None:
+        raise BadInput(f"the run continues {plan.source.path}; a shot can be made again in runs that begin themselves")
     return plan, index
 
 

@@ -158,8 +158,13 @@ def _report(job: Job, progress: Progress) -> None:
 
 
 def _decoded(plan: Plan, model: Model, finals: Iterator[Tensor], clock: _Clock) -> Generator[NDArray[np.uint8]]:
-    """uint8 frames [f, H, W, 3], trimmed to the length asked for. The time of sampling inside is not decode time."""
-    left = plan.frames
+    """uint8 frames [f, H, W, 3], trimmed to the length asked for. The time of sampling inside is not decode time.
+
+    A video to continue comes first, as it was; what the loop makes again of its end is left out.
+    """
+    if plan.source is not None:
+        yield from plan.source.pictures(plan.size)
+    skip, left = plan.source.tail if plan.source else 0, plan.made
     stream = iter(model.decode(finals, decode_chunk(plan.request.decode_chunk, plan.grid)))
     while True:
         sampled, begun = clock.spent.get("sample", 0.0), time.perf_counter()
@@ -168,9 +173,10 @@ def _decoded(plan: Plan, model: Model, finals: Iterator[Tensor], clock: _Clock) 
         clock.spent["decode"] -= clock.spent.get("sample", 0.0) - sampled
         if chunk is None:
             return
-        if left > 0:
-            yield to_uint8(chunk[:left])
-        left -= len(chunk)
+        shown = chunk[skip : max(left, 0)]
+        if len(shown):
+            yield to_uint8(shown)
+        skip, left = max(0, skip - len(chunk)), left - len(chunk)
 
 
 def _deliver(

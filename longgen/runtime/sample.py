@@ -46,6 +46,7 @@ class Sampler:
         self.denoiser: Denoiser = model.denoiser(conditions, plan.grid, plan.steps)
         self.bank: dict[str, Tensor] = {}
         self.forwards = 0
+        self.known = model.encode_video(plan.source.end(plan.size)) if plan.source else None
 
     @torch.no_grad()  # as a decorator it is off again at every yield; a `with` inside would leak to the consumer
     def run(self, saved: Saved | None = None) -> Generator[Progress]:
@@ -97,6 +98,7 @@ class Sampler:
             bank=self.bank,
             stabilise=_chained([m.stabilise for m in stabilisers]) if stabilisers else None,
             cuts=cuts(plan.timeline, plan.grid.stride),
+            known=self.known,
         )
 
     def _fresh(self, tag: str, start: int, stop: int) -> Tensor:

@@ -104,9 +104,11 @@ def compose(
         "fps": plan.fps,
         "size": {"height": plan.size[0], "width": plan.size[1]},
         "latents": plan.grid.frames,
-        "timeline": {"fps": plan.timeline.fps, "shots": [asdict(s) for s in plan.timeline.shots]},
-        "shot_boundaries": [s.start for s in plan.timeline.shots[1:]],
+        "timeline": {"fps": plan.told.fps, "shots": [asdict(s) for s in plan.told.shots]},
+        "shot_boundaries": [s.start for s in plan.told.shots[1:]],
         "windows": {"latents": [list(w) for w in plan.windows], "frames": [list(w) for w in plan.windows_in_frames()]},
+        "conditions": plan.files,
+        "continues": None if plan.source is None else asdict(plan.source),
         "notes": list(plan.notes),
         "model": {"id": plan.info.id, "variant": plan.info.variant, "revision": revision, "files": hashes}
         | {"weights": weights_hash(hashes)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -28,10 +29,10 @@ def walk(loop: Method, ctx: Context) -> tuple[list[State], list[Event]]:
     return states, events
 
 
-def chunk_by_chunk(case: Bench, window: int, overlap: int) -> Tensor:
+def chunk_by_chunk(case: Bench, window: int, overlap: int, known: Sequence[Tensor] = ()) -> Tensor:
     """Plain loops: each chunk from its own noise, its prefix put back at every level with that same noise."""
     total, table = case.grid.frames, case.schedule.table
-    video: list[Tensor] = []
+    video: list[Tensor] = list(known)
     while len(video) < total:
         start = max(0, min(len(video) - overlap, total - window)) if video else 0
         frames = range(start, min(start + window, total))
@@ -56,6 +57,42 @@ def test_equals_chunks_in_plain_python(window: int, overlap: int) -> None:
         assert torch.allclose(got, chunk_by_chunk(case, min(window, total), overlap), atol=1e-5)
         finals = [i for e in events if isinstance(e, Final) for i in range(e.start, e.stop)]
         assert finals == list(range(total))  # overlaps come out once
+
+
+@pytest.mark.parametrize("window, overlap", [(2, 1), (4, 2), (5, 3)])
+def test_a_known_beginning_is_continued_as_a_chunk_would_be(window: int, overlap: int) -> None:
+    for total in range(overlap + 1, 5 * window + 1):
+        case, method = bench(mixing, total, info=model_info(native=window)), Extend(overlap_latents=overlap)
+        known = torch.randn(case.grid.with_frames(method.prefix(case.info)).shape)
+        _, events = walk(method, replace(case.context(), known=known))
+        finals = [e for e in events if isinstance(e, Final)]
+        got = torch.cat([e.x for e in finals], 2)
+        want = chunk_by_chunk(case, min(window, total), overlap, known.split(1, 2))
+        assert torch.allclose(got, want, atol=1e-5) and torch.equal(got[:, :, :overlap], known)
+        assert [i for e in finals for i in range(e.start, e.stop)] == list(range(total))
+
+
+def test_an_end_known_from_a_run_goes_on_as_that_run_did() -> None:
+    """Chunks know nothing but the latents that they continue, their noise and their place."""
+    case = bench(frame_local, 13, info=model_info(native=4))
+    whole = case.run(Extend(overlap_latents=1))[0]
+    rest = bench(lambda call: frame_local(replace(call, frames=tuple(f + 6 for f in call.frames))), 7,
+                 info=model_info(native=4))  # fmt: skip
+    rest.noise = lambda start, stop: latent_noise(case.grid, case.seed, start + 6, stop + 6)
+    _, events = walk(Extend(overlap_latents=1), replace(rest.context(), known=whole[:, :, 6:7]))
+    assert torch.allclose(torch.cat([e.x for e in events if isinstance(e, Final)], 2), whole[:, :, 6:], atol=1e-6)
+
+
+def test_what_follows_a_known_beginning_is_matched_to_it() -> None:
+    case, seen = bench(mixing, 10, info=model_info(native=4)), []
+    known = torch.randn(case.grid.with_frames(1).shape)
+
+    def stabilise(x: Tensor, reference: Tensor) -> Tensor:
+        seen.append(reference)
+        return x
+
+    walk(Extend(overlap_latents=1), replace(case.context(), known=known, stabilise=stabilise))
+    assert len(seen) == 3 and all(torch.equal(reference, known) for reference in seen)
 
 
 @pytest.mark.parametrize("schedule", [flow_schedule(5, 3.0), vp_schedule(5)])
