@@ -130,6 +130,7 @@ def load_options(request: Request) -> LoadOptions:
         variant=request.variant,
         quantize=request.quantize,
         window_batch=request.window_batch,
+        parallel=request.parallel,
     )
 
 

@@ -49,6 +49,7 @@ class Request(BaseModel):
     device: str = "auto"
     attention: Attention = "auto"
     window_batch: int = Field(default=1, ge=1, le=4096)
+    parallel: Literal["calls", "ulysses", "ring"] = "calls"
     cache: str = "none"
     offload: Offload = "none"
     vae_tiling: bool = False

@@ -41,8 +41,12 @@ CAPABILITIES = {
     "control": "a control video",
     "stream_decode": "the VAE decodes a stream in constant memory",
     "windows": "calls on any run of latents",
+    "split_pass": "several processes can run one pass together",
 }
 
+
+Forward = Callable[[], list[Tensor]]
+Deal = Callable[[Sequence[Forward], Sequence[Sequence[Tensor]]], list[list[Tensor]]]
 
 # ------------------------------------------------------------------------------------------------- methods declare
 
@@ -72,6 +76,8 @@ class MethodInfo:
         exempt: law name → the reason why it does not hold or does not apply.
         conflicts: names of methods that cannot run beside this one, with the reason.
         global_positions: True when one call spans the whole video, so that the model's longest table binds.
+        mixes_heads: True when its attention reads all heads at once, so that a process that holds some of them cannot
+            run it.
     """
 
     name: str
@@ -84,6 +90,7 @@ class MethodInfo:
     finality: Finality = "end"
     window_order: WindowOrder = "any"
     global_positions: bool = False
+    mixes_heads: bool = False
     laws: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
     conflicts: Mapping[str, str] = field(default_factory=dict)
@@ -272,8 +279,13 @@ class Denoiser(Protocol):
         """Clean estimate [1, C, T, H, W] in fp32."""
         ...
 
-    def denoise_batch(self, calls: Sequence[Call]) -> list[Tensor]:
-        """Several calls of one shape in one forward where the model allows it; equal to single calls to 1e-5."""
+    def denoise_batch(self, calls: Sequence[Call], deal: Deal = ...) -> list[Tensor]:
+        """Several calls of one shape in one forward where the model allows it; equal to single calls to 1e-5.
+
+        Args:
+            deal: runs the forwards that this takes (sides of guidance, experts, texts): (forwards, tensors of the
+                shapes of their results) → results. One after another by default; they do not depend on each other.
+        """
         ...
 
     def patched(self, patch: Patch) -> AbstractContextManager[None]:

@@ -25,7 +25,6 @@ from longgen.bench.rows import Rows
 from longgen.cli.progress import say
 from longgen.config import Request
 from longgen.errors import BadInput
-from longgen.protocols import Model
 from longgen.runtime.plan import Plan
 from longgen.runtime.sample import Sampler, conditions
 from longgen.types import LoadOptions
@@ -38,11 +37,14 @@ BASELINES = {"plain-cudnn": "sdpa-cudnn", "plain-flash3": "flash3"}  # row → e
 
 @dataclass(frozen=True)
 class Side:
-    """One thing that is timed: what it computes, and how it is run once. `refusal` says why it cannot be."""
+    """One thing that is timed. `ready` makes all that is not timed (texts, noise tables) and returns what is.
+
+    `refusal` says why it cannot be had.
+    """
 
     flops: float
     calls: int
-    run: Callable[[], Any]
+    ready: Callable[[], Callable[[], Any]]
     refusal: str = ""
 
 
@@ -57,7 +59,7 @@ def run(
     whole = plans.pop("direct") if "direct" not in names else plans["direct"]
     decode = _decode(session, whole, decode_chunk)
     sides = {**_baselines(session, whole), "decode": Side(0.0, 0, decode)}
-    sides |= {name: Side(p.cost.flops, p.cost.calls, _sampling(session.model, p)) for name, p in plans.items()}
+    sides |= {name: Side(p.cost.flops, p.cost.calls, _sampling(session, p)) for name, p in plans.items()}
     common = {"model": model, "frames": frames, "steps": steps, "device": device, "dtype": dtype}
     warm: set[str] = set()
     for round in range(rounds):
@@ -67,7 +69,7 @@ def run(
                 rows.add(key, {"unavailable": side.refusal})
             elif done <= round:
                 if device != "cpu" or name in ("plain", "plain-compiled"):
-                    _ = name in warm or side.run()  # kernels are chosen and compiled before anything is timed
+                    _ = name in warm or side.ready()()  # kernels are chosen and compiled before anything is timed
                 warm.add(name)
                 _record(rows, key, side, session)
         say(f"{frames} frames: round {round + 1} of {rounds} done")
@@ -78,7 +80,7 @@ def _record(rows: Rows, key: dict[str, Any], side: Side, session: Session) -> No
     cuda = key["device"].startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    seconds = [*rows.get(**key).get("seconds", []), timed(side.run, cuda)]
+    seconds = [*rows.get(**key).get("seconds", []), timed(side.ready(), cuda)]
     middle = statistics.median(seconds)
     values: dict[str, Any] = {
         "seconds": seconds,
@@ -108,24 +110,19 @@ def _plan(session: Session, method: str, frames: int, steps: int) -> Plan:
     return session.plan(Request(prompt=PROMPT, num_frames=frames, num_inference_steps=steps, method=method))
 
 
-def _sampling(model: Model, plan: Plan) -> Callable[[], Any]:
-    """A whole run from text to final latents, without decoding."""
+def _sampling(session: Session, plan: Plan) -> Callable[[], Callable[[], Any]]:
+    """A whole run from noise to final latents, without decoding."""
 
-    def run() -> None:
-        for _ in Sampler(plan, model, conditions(plan)).run():
-            pass
+    def ready() -> Callable[[], Any]:
+        sampler = Sampler(plan, session.model, conditions(plan))
+        return lambda: sum(1 for _ in sampler.run())
 
-    return run
+    return ready
 
 
-def _decode(session: Session, plan: Plan, chunk: int) -> Callable[[], Any]:
+def _decode(session: Session, plan: Plan, chunk: int) -> Callable[[], Callable[[], Any]]:
     latents = torch.randn(plan.grid.shape, generator=torch.Generator().manual_seed(0))
-
-    def run() -> None:
-        for _ in session.model.decode(iter([latents]), chunk):
-            pass
-
-    return run
+    return lambda: lambda: sum(len(frames) for frames in session.model.decode(iter([latents]), chunk))
 
 
 def _baselines(session: Session, whole: Plan) -> dict[str, Side]:
@@ -133,10 +130,9 @@ def _baselines(session: Session, whole: Plan) -> dict[str, Side]:
     cost, calls = whole.cost.flops, whole.cost.calls
     sides = {"plain": Side(cost, calls, plain_loop(session.model, whole))}
     for name, engine in BASELINES.items():
-        options = replace(session.options, attention=engine)
-        adapter: Any = type(session.model)
-        made = adapter(session.info, session.model.pipe, options)  # type: ignore[attr-defined]
-        sides[name] = Side(cost, calls, _sampling(made, whole), refusal=_why_not(engine, made))
+        refusal = _why_not(engine, session.model)
+        other = Session(session.folder, replace(session.options, attention=engine)) if not refusal else session
+        sides[name] = Side(cost, calls, _sampling(other, whole), refusal)
     refusal = "" if compiler() else "no C++ compiler is installed"
     compiled = Session(session.folder, replace(session.options, compile=True)) if not refusal else session
     return {**sides, "plain-compiled": Side(cost, calls, plain_loop(compiled.model, whole), refusal)}
@@ -156,20 +152,24 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def plain_loop(model: Any, plan: Plan) -> Callable[[], Any]:
-    """The diffusers pipeline's own loop over the whole length, without decoding."""
+def plain_loop(model: Any, plan: Plan) -> Callable[[], Callable[[], Any]]:
+    """The diffusers pipeline's own loop over the whole length, without text encoder and decoder."""
     model.pipe.set_progress_bar_config(disable=True)
     height, width = plan.size
-    return lambda: model.pipe(
-        PROMPT,
-        height=height,
-        width=width,
-        num_frames=(plan.grid.frames - 1) * plan.info.stride + 1,
-        num_inference_steps=plan.steps,
-        guidance_scale=plan.guidance,
-        output_type="latent",
-        max_sequence_length=plan.info.text_tokens,
-    )
+
+    def ready() -> Callable[[], Any]:
+        texts = {"prompt_embeds": model.text(PROMPT), "negative_prompt_embeds": model.text(plan.negative)}
+        return lambda: model.pipe(
+            **texts,
+            height=height,
+            width=width,
+            num_frames=(plan.grid.frames - 1) * plan.info.stride + 1,
+            num_inference_steps=plan.steps,
+            guidance_scale=plan.guidance,
+            output_type="latent",
+        )
+
+    return ready
 
 
 def timed(work: Callable[[], Any], cuda: bool = False) -> float:

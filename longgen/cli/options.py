@@ -64,6 +64,9 @@ MACHINE: dict[str, Any] = {
     "device": _opt(TEXT, "--device", help="auto, cpu, cuda, cuda:1 …", panel="Machine"),
     "attention": _opt(TEXT, "--attention", help="auto or an engine from `longgen doctor`", panel="Machine"),
     "window_batch": _opt(INT, "--window-batch", help="windows per forward", panel="Machine"),
+    "parallel": _opt(
+        TEXT, "--parallel", help="what several processes share: calls, or every pass (ulysses)", panel="Machine"
+    ),
     "decode_chunk": _opt(INT, "--decode-chunk", help="latents per decoder call", panel="Machine"),
     "offload": _opt(TEXT, "--offload", help="none, model, group or sequential", panel="Machine"),
     "vae_tiling": _opt(BOOL, "--vae-tiling/--no-vae-tiling", help="decode in spatial tiles", panel="Machine"),

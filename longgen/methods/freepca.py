@@ -58,6 +58,7 @@ class FreePca(Method):
         },
         cost="n · forward(T), attention over T² + nW·U² frame pairs",
         global_positions=True,
+        mixes_heads=True,  # components are of all channels together
         laws={n: {} for n in ("stochastic", "zero", "finite", "no_op", "beyond", "removal", "conflicts")},
     )
     sized: Sizes | None = None

@@ -12,15 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from longgen.errors import BadInput
 from longgen.models.texts import TextPlan, outputs
-from longgen.protocols import Conditions
+from longgen.protocols import Conditions, Deal, Forward
 from longgen.types import Branch, Call, Level, ModelInfo, Patch, per_latent
+
+
+def in_turn(forwards: Sequence[Forward], like: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Runs all forwards here. `like` has tensors of the shapes of their results, for those who run them elsewhere."""
+    return [forward() for forward in forwards]
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,12 @@ class BaseDenoiser:
         return self.denoise_batch([call])[0]
 
     @torch.no_grad()
-    def denoise_batch(self, calls: Sequence[Call]) -> list[Tensor]:
-        """Clean estimates of several calls; those of one shape share forwards."""
+    def denoise_batch(self, calls: Sequence[Call], deal: Deal = in_turn) -> list[Tensor]:
+        """Clean estimates of several calls; those of one shape share forwards.
+
+        Args:
+            deal: runs the forwards (sides of guidance, experts, texts), which do not depend on each other.
+        """
         self._check(calls)
         calls = [self.placed(call) for call in calls]
         groups: dict[tuple[int, bool, int, torch.Size, bool], list[tuple[int, Job, Tensor | None]]] = {}
@@ -89,9 +98,11 @@ class BaseDenoiser:
                 kind = (job.expert, job.branch != "cond", job.slot, call.x.shape, call.level.uniform)
                 groups.setdefault(kind, []).append((i, job, weight))
         sums: list[dict[tuple[int, Branch], Tensor]] = [{} for _ in calls]
-        for kind in sorted(groups, key=lambda kind: kind[:3]):
-            members = groups[kind]
-            for (i, job, weight), output in zip(members, self.forward([job for _, job, _ in members]), strict=True):
+        order = [groups[kind] for kind in sorted(groups, key=lambda kind: kind[:3])]
+        forwards = [partial(self.forward, [job for _, job, _ in members]) for members in order]
+        outputs = deal(forwards, [[job.call.x for _, job, _ in members] for members in order])
+        for members, made in zip(order, outputs, strict=True):
+            for (i, job, weight), output in zip(members, made, strict=True):
                 part = output if weight is None else per_latent(weight, output) * output
                 side = (job.expert, job.branch)
                 sums[i][side] = sums[i][side] + part if side in sums[i] else part

@@ -43,6 +43,14 @@ def check(options: LoadOptions, device: torch.device) -> None:
         )
     if options.offload == "sequential" and options.layerwise_fp8:
         raise BadInput("--offload sequential and fp8 casting both move weights per layer; use --offload group")
+    if options.parallel == "ring":
+        raise BadInput(
+            "--parallel ring never brings all tokens of a head together, which windows and blends need; use ulysses"
+        )
+    if options.parallel == "ulysses" and options.cache != "none":
+        raise BadInput(
+            "--parallel ulysses and a step cache: processes could decide differently whether to skip; use --cache none"
+        )
     if options.loras and find_spec("peft") is None:
         raise BadInput("--lora needs the package peft: pip install peft")
     for path, _ in map(split_scale, options.loras):
@@ -89,7 +97,7 @@ def apply(pipe: Any, options: LoadOptions, device: torch.device) -> None:
         if (config := cache_config(options.cache)) is not None:
             transformer.enable_cache(config)
         if options.compile:
-            transformer.compile_repeated_blocks()
+            compile_blocks(transformer)
     if options.vae_tiling:
         pipe.vae.enable_tiling()
     place(pipe, options, device)
@@ -106,6 +114,15 @@ def place(pipe: Any, options: LoadOptions, device: torch.device) -> None:
         pipe.enable_group_offload(device, offload_type="leaf_level", use_stream=stream)
     else:
         pipe.to(device)
+
+
+def compile_blocks(transformer: Any, **settings: Any) -> None:
+    """Compiles every block whole: a break inside one is an error, never a slow run. `settings` go to torch.compile."""
+    if transformer._repeated_blocks:
+        transformer.compile_repeated_blocks(fullgraph=True, **settings)
+        return
+    for block in transformer.transformer_blocks:  # CogVideoX does not name its blocks
+        block.compile(fullgraph=True, **settings)
 
 
 def transformers(pipe: Any) -> list[Any]:

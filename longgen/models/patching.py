@@ -6,14 +6,16 @@ Blocks hand their processors no call geometry, so it travels beside the forward 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from longgen.attention import merge
+from longgen.models import opaque
+from longgen.models.parallel import Share
 from longgen.models.texts import TextPlan
 from longgen.types import Attend, Dense, Patch, Rotate, Site
 
@@ -25,13 +27,28 @@ class Stage:
     """The forward in progress: one site (of layer 0) and one text plan per batch row. Filled by the denoiser."""
 
     attend: Attend
+    share: Share | None = None  # of a pass that several processes run together
     sites: tuple[Site, ...] = ()
     texts: tuple[TextPlan, ...] = ()
     plain: bool = True  # every row has one text for all its latents
+    words: int = 0  # text tokens of the longest row
 
     def enter(self, sites: tuple[Site, ...], texts: tuple[TextPlan, ...]) -> None:
         self.sites, self.texts = sites, texts
         self.plain = all(text.plain for text in texts)
+        self.words = max((text.tokens.shape[1] for text in texts), default=0)
+
+    def inside(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Tensors [B, S/n, N, D] of this process's tokens → [B, S, N/n, D], all tokens of its heads."""
+        return tensors if self.share is None else tuple(self.share.inside(x) for x in tensors)
+
+    def outside(self, out: Tensor) -> Tensor:
+        """The way back of `inside`."""
+        return out if self.share is None else self.share.outside(out)
+
+    def heads(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Of tensors [B, L, N, D] that every process has whole, its heads."""
+        return tensors if self.share is None else tuple(self.share.heads(x) for x in tensors)
 
 
 @dataclass
@@ -44,8 +61,20 @@ class Processor:
     stage: Stage
     patch: Patch
     layer: int
+    number: Tensor = field(init=False)
     _attention_backend: Any = None
     _parallel_config: Any = None
+
+    def __post_init__(self) -> None:
+        self.number = opaque.register(self)
+
+    def compute(self, *tensors: Tensor) -> Sequence[Tensor]:
+        """Attention of all rows of the forward, with hooks. Runs eagerly, also between compiled operations."""
+        raise NotImplementedError
+
+    def rows(self, *tensors: Tensor) -> Tensor:
+        """`compute` where it makes one tensor, shaped like the first given."""
+        return opaque.run(self, list(tensors), [0])[0]
 
 
 def project_out(attn: Any, out: Tensor, dtype: torch.dtype) -> Tensor:

@@ -35,7 +35,7 @@ class PipelineDenoiser(BaseDenoiser):
 
     def __init__(self, model: PipelineModel, conditions: Conditions, steps: int) -> None:
         self.model = model
-        self.stage = Stage(model.attend)
+        self.stage = Stage(model.attend, model.share)
         self._steps = steps
         self._worn: list[Positions] = []  # one per expert while a patch is on
         model.read([*conditions.prompts.texts, *([] if model.info.embedded_guidance else conditions.prompts.negatives)])
@@ -83,10 +83,11 @@ class PipelineDenoiser(BaseDenoiser):
     @contextmanager
     def _several_texts(self, transformer: Any) -> Iterator[None]:
         """Text attention for several texts in one call, where no patch has brought it already."""
-        if self._worn or self.stage.plain:
+        split = self.stage.share is not None
+        if self._worn or (self.stage.plain and not split):
             yield
             return
-        with self.install(transformer, Patch(), attention=False):
+        with self.install(transformer, Patch(), attention=split):
             yield
 
     def _site(self, job: Job) -> Site:
@@ -113,7 +114,8 @@ class PipelineDenoiser(BaseDenoiser):
             job.call.level.spread(len(job.call.frames)).t.float().repeat_interleave(site.tokens)
             for job, site in zip(jobs, self.stage.sites, strict=True)
         ]
-        return torch.stack(rows).to(self.model.device)
+        every = torch.stack(rows).to(self.model.device)
+        return every if self.stage.share is None else self.stage.share.tokens(every)
 
     def tokens(self, jobs: Sequence[Job]) -> Tensor:
         """[B, L, D]; shorter rows are padded with zeros, which their processors cut off again."""

@@ -2,7 +2,8 @@
 
 Many videos: each process makes its share alone. One video: every process holds the whole latent and runs the same loop;
 only model calls are dealt out, and their results gathered, so that with one call per forward N processes give the bits
-of one.
+of one. A single call's forwards, the sides of guidance, are dealt out in the same way. Or all processes run every pass
+together, each a share of its tokens (Ulysses): equal to 1e-5.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from longgen.types import Call
+from longgen.config import Request
+from longgen.errors import BadInput
+from longgen.runtime.compose import Composition
+from longgen.types import Call, LatentGrid, ModelInfo
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
@@ -58,6 +63,63 @@ def barrier() -> None:
     """Wait for all processes, so that none leaves while another still needs the group."""
     if grouped():
         dist.barrier()
+
+
+def launched() -> int:
+    """How many processes the launcher started, known before they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check(request: Request, info: ModelInfo, composition: Composition, grid: LatentGrid) -> None:
+    """Refuse to run passes together where a model, a method or a length cannot be split. Loads nothing."""
+    if request.parallel == "calls":
+        return
+    size, ask = launched(), f"--parallel {request.parallel}"
+    if "split_pass" not in info.capabilities:
+        reason = info.refusals.get("split_pass", "diffusers has no plan that splits its tokens")
+        raise BadInput(f"{ask} cannot run {info.variant}: {reason}; leave it at calls")
+    for part in composition.parts:
+        if part.method.info.mixes_heads or "kv" in part.slots:
+            raise BadInput(f"{ask} gives each process some of the heads, but {part.name} needs all; leave it at calls")
+    if size < 2:
+        raise BadInput(f"{ask} splits a pass over processes; start several, as with torchrun --nproc_per_node 2")
+    if info.heads % size:
+        raise BadInput(f"{ask} over {size} processes: {info.variant} has {info.heads} heads, which must divide evenly")
+    for _, latents in composition.loop.calls(grid.frames, request.num_inference_steps or info.steps, info):
+        if latents // info.patch[0] * grid.tokens % size:
+            raise BadInput(
+                f"{ask} over {size} processes: a call of {latents} latents has {latents * grid.tokens} tokens, which "
+                "must divide evenly; choose another length, size or number of processes"
+            )
+
+
+def told(value: Any) -> Any:
+    """Process 0's value, in every process."""
+    if not grouped():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def deal(forwards: Sequence[Callable[[], list[Tensor]]], like: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Run forwards round-robin in the processes, give every process all results in order.
+
+    Args:
+        like: tensors of the shapes of each forward's results, which are fp32.
+    """
+    size, mine = world(), rank()
+    if size == 1 or len(forwards) == 1:
+        return [forward() for forward in forwards]
+    own = {i: forwards[i]() for i in range(mine, len(forwards), size)}
+    results = []
+    for index, shapes in enumerate(like):
+        source = index % size
+        made = own[index] if source == mine else [torch.empty_like(x, dtype=torch.float32) for x in shapes]
+        for result in made:
+            dist.broadcast(result.contiguous(), src=source)
+        results.append(made)
+    return results
 
 
 def spread(run: Callable[[Sequence[Call]], list[Tensor]], calls: Sequence[Call]) -> list[Tensor]:

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longgen.errors import BadInput
 from longgen.media.write import Target, VideoWriter
 from longgen.protocols import Conditions, Model
 from longgen.runtime import distribute, sidecar
-from longgen.runtime.checkpoint import Checkpoint
+from longgen.runtime.checkpoint import Checkpoint, Saved
 from longgen.runtime.latents import decode_chunk, read_latents, save_latents, to_uint8
 from longgen.runtime.plan import Plan
 from longgen.runtime.sample import Progress, Sampler, texts
@@ -118,7 +119,7 @@ def _finals(
     sampler: Sampler, job: Job, checkpoint: Checkpoint | None, clock: _Clock, kept: list[Tensor] | None
 ) -> Generator[Tensor]:
     """Final latents as they come, with progress reported and state saved on the way."""
-    saved = checkpoint.load(sampler.model.device) if checkpoint and job.resume else None
+    saved = _saved(sampler, job)
     restored, latest = saved is not None, None
     steps, last_save = sampler.run(saved), time.monotonic()
     try:
@@ -146,6 +147,16 @@ def _finals(
         raise
     finally:
         steps.close()
+
+
+def _saved(sampler: Sampler, job: Job) -> Saved | None:
+    """The state to go on from, the same in every process."""
+    if job.checkpoint is None or not job.resume:
+        return None
+    saved = Checkpoint(job.checkpoint, sampler.plan.identity).load(sampler.model.device)
+    if distribute.told(saved is not None) != (saved is not None):
+        raise BadInput(f"process {distribute.rank()} does not see the checkpoint {job.checkpoint} of process 0")
+    return saved
 
 
 def _report(job: Job, progress: Progress) -> None:

@@ -7,7 +7,7 @@ not know guidance or schedules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from longgen.attention.text import with_text
 from longgen.core.rope import thetas
 from longgen.errors import BadInput
-from longgen.models.patching import Part, Stage, video_attention
+from longgen.models.patching import Part, Processor, Stage, video_attention
 from longgen.types import Dense, ModelInfo, Patch, Rope
 
 
@@ -79,13 +79,10 @@ class Rotary:
 
 
 @dataclass
-class JointProcessor:
+class JointProcessor(Processor):
     """What stands in for CogVideoXAttnProcessor2_0 in one block."""
 
-    stage: Stage
-    patch: Patch
-    layer: int
-    rotary: Rotary
+    rotary: Rotary = field(kw_only=True)
 
     def __call__(
         self,
@@ -97,15 +94,15 @@ class JointProcessor:
     ) -> tuple[Tensor, Tensor]:
         words = encoder_hidden_states.shape[1]
         q, k, v = heads(attn, torch.cat([encoder_hidden_states, hidden_states], dim=1))
-        hidden = self._rows(q, k, v, words, image_rotary_emb).flatten(2, 3).to(q.dtype)
+        hidden = self.rows(q, k, v, encoder_hidden_states, *(image_rotary_emb or ())).flatten(2, 3).to(q.dtype)
         for module in attn.to_out:
             hidden = module(hidden)
         return hidden[:, words:], hidden[:, :words]
 
-    @torch.compiler.disable  # hooks read the stage, which changes at every call
-    def _rows(self, q: Tensor, k: Tensor, v: Tensor, words: int, tables: Part | None) -> Tensor:
-        """[B, L + S, N, D], text first."""
-        attend, rows = self.stage.attend, []
+    def compute(self, q: Tensor, k: Tensor, v: Tensor, text: Tensor, *rotary: Tensor) -> Sequence[Tensor]:
+        """[B, L + S, N, D], text first, for a text of [B, L, C]."""
+        tables = (rotary[0], rotary[1]) if rotary else None
+        attend, rows, words = self.stage.attend, list[Tensor](), text.shape[1]
         for site, *row in zip(self.stage.sites, q.split(1), k.split(1), v.split(1), strict=True):
             (text_q, q_), (text_k, k_), (text_v, v_) = ((x[:, :words], x[:, words:]) for x in row)
             rotate, here = self.rotary.rotation(tables, site.tokens), replace(site, layer=self.layer)
@@ -114,9 +111,9 @@ class JointProcessor:
                 return with_text(inner, text_k, text_v)
 
             video = video_attention(self.patch, here, q_, k_, v_, rotate, attend, joint)
-            text = attend(text_q, torch.cat([text_k, rotate(k_)], dim=1), row[2], Dense())[0]
-            rows.append(torch.cat([text, video.to(text.dtype)], dim=1))
-        return torch.cat(rows)
+            said = attend(text_q, torch.cat([text_k, rotate(k_)], dim=1), row[2], Dense())[0]
+            rows.append(torch.cat([said, video.to(said.dtype)], dim=1))
+        return (torch.cat(rows),)
 
 
 def heads(attn: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,7 +145,7 @@ def installed(
     kept = [block.attn1.processor for block in blocks]
     try:
         for layer, block in enumerate(blocks):
-            block.attn1.processor = JointProcessor(stage, patch, layer, rotary)
+            block.attn1.processor = JointProcessor(stage, patch, layer, rotary=rotary)
         yield rotary
     finally:
         for block, own in zip(blocks, kept, strict=True):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from longgen.attention.text import with_text
 from longgen.core.rope import thetas
-from longgen.models.patching import Part, Stage, video_attention
+from longgen.models import opaque
+from longgen.models.patching import Part, Processor, Stage, video_attention
 from longgen.types import Attend, Dense, Patch, Rope, Rotate, Site
 
 Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v [B, ·, N, D]
@@ -73,15 +74,10 @@ class Positions:
 
 
 @dataclass
-class JointProcessor:
+class JointProcessor(Processor):
     """What stands in for HunyuanVideoAttnProcessor2_0 in one block, dual-stream or single-stream."""
 
-    stage: Stage
-    patch: Patch
-    layer: int
-    positions: Positions
-    _attention_backend: Any = None
-    _parallel_config: Any = None
+    positions: Positions = field(kw_only=True)
 
     def __call__(
         self,
@@ -93,12 +89,12 @@ class JointProcessor:
     ) -> tuple[Tensor, Tensor]:
         video, text = heads(attn, hidden_states), words(attn, encoder_hidden_states)
         real = attention_mask[:, 0, 0, hidden_states.shape[1] :]  # [B, L]
-        seen, said = self._rows(video, text, real, image_rotary_emb)
+        seen, said = opaque.run(self, [*video, *text, real, *image_rotary_emb], like=[0, 3])
         return project_out(attn, seen.type_as(hidden_states), said.type_as(encoder_hidden_states))
 
-    @torch.compiler.disable  # hooks read the stage, which changes at every call
-    def _rows(self, video: Heads, text: Heads, real: Tensor, rotary: Part) -> Part:
+    def compute(self, *tensors: Tensor) -> Part:
         """Outputs [B, ·, N, D] of video and words; those of padding are zero, and nobody reads them."""
+        video, text, real, rotary = tensors[:3], tensors[3:6], tensors[6], (tensors[7], tensors[8])
         rows, said = [], torch.zeros_like(text[0])
         for b, site in enumerate(self.stage.sites):
             mine, used = slice(b, b + 1), real[b]
@@ -158,7 +154,7 @@ def installed(
     kept = [block.attn.processor for block in blocks]
     try:
         for layer, block in enumerate(blocks):
-            block.attn.processor = JointProcessor(stage, patch, layer, positions)
+            block.attn.processor = JointProcessor(stage, patch, layer, positions=positions)
         yield positions
     finally:
         for block, own in zip(blocks, kept, strict=True):

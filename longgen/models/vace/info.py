@@ -38,7 +38,7 @@ def describe(files: Files) -> ModelInfo:
     return replace(
         info,
         variant=files.overrides.get("variant", f"{info.variant.split('-')[0]}-vace"),
-        capabilities=info.capabilities - {"per_latent_level"} | {"control", "image", "prefix_condition"},
+        capabilities=info.capabilities - {"per_latent_level", "split_pass"} | {"control", "image", "prefix_condition"},
         refusals=reasons | REFUSALS,
         control_layers=len(layers),
         parameters=(info.parameters or 0) + branch_parameters(config, len(layers), wanted),

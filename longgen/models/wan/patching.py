@@ -5,7 +5,7 @@ Knows WanTransformer3DModel's processors and rope buffers. Does not know guidanc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,15 +68,15 @@ class SelfProcessor(Processor):
     ) -> Tensor:
         assert rotary_emb is not None
         q, k, v = heads(attn, hidden_states, None)  # [B, S, N, D]
-        return project_out(attn, self._rows(q, k, v, rotary_emb), q.dtype)
+        return project_out(attn, self.rows(q, k, v, *rotary_emb), q.dtype)
 
-    @torch.compiler.disable  # hooks read the stage, which changes at every call
-    def _rows(self, q: Tensor, k: Tensor, v: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def compute(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
+        q, k, v = self.stage.inside(q, k, v)
         rows = []
         for site, qb, kb, vb in zip(self.stage.sites, q.split(1), k.split(1), v.split(1), strict=True):
-            rotate, here = rotation(rotary, site.tokens, self.theta), replace(site, layer=self.layer)
+            rotate, here = rotation((cos, sin), site.tokens, self.theta), replace(site, layer=self.layer)
             rows.append(video_attention(self.patch, here, qb, kb, vb, rotate, self.stage.attend))
-        return torch.cat(rows)
+        return (self.stage.outside(torch.cat(rows)),)
 
 
 @dataclass
@@ -96,10 +96,10 @@ class CrossProcessor(Processor):
         if self.patch.cross is None and self.stage.plain:
             return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         assert encoder_hidden_states is not None
-        longest = max(text.tokens.shape[1] for text in self.stage.texts)
+        longest = self.stage.words
         seen, words = encoder_hidden_states.split([encoder_hidden_states.shape[1] - longest, longest], dim=1)
         q, k, v = heads(attn, hidden_states, words)
-        out = self._rows(q, k, v)
+        out = self.rows(q, k, v)
         if seen.shape[1]:
             out = out + self._image(attn, q, seen).type_as(out)
         return project_out(attn, out, q.dtype)
@@ -109,8 +109,8 @@ class CrossProcessor(Processor):
         k, v = attn.norm_added_k(attn.add_k_proj(seen)), attn.add_v_proj(seen)
         return self.stage.attend(q, k.unflatten(2, (attn.heads, -1)), v.unflatten(2, (attn.heads, -1)), Dense())[0]
 
-    @torch.compiler.disable
-    def _rows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def compute(self, q: Tensor, k: Tensor, v: Tensor) -> Sequence[Tensor]:
+        (q,), (k, v) = self.stage.inside(q), self.stage.heads(k, v)
         rows = []
         for b, (site, text) in enumerate(zip(self.stage.sites, self.stage.texts, strict=True)):
             used = text.tokens.shape[1]  # rows with fewer texts were padded to the longest
@@ -118,7 +118,7 @@ class CrossProcessor(Processor):
             rows.append(
                 text_attention(self.patch, here, text, q[mine], k[mine, :used], v[mine, :used], self.stage.attend)
             )
-        return torch.cat(rows)
+        return (self.stage.outside(torch.cat(rows)),)
 
 
 def heads(attn: Any, hidden: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
