@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from longgen.types import Dense, FrameWindow, Plan, Union
+from longgen.types import Dense, FrameWindow, Plan, TokenDecay, Union
 
 
 def pairs(plan: Plan, queries: int, keys: int) -> int:
@@ -19,7 +19,7 @@ def pairs(plan: Plan, queries: int, keys: int) -> int:
     >>> pairs(FrameWindow(10, ((0, 2), (0, 2), (1, 3))), 30, 30)
     600
     """
-    if isinstance(plan, Dense):
+    if isinstance(plan, Dense | TokenDecay):
         return queries * keys
     if isinstance(plan, Union):
         return sum(pairs(part, queries, keys) for part in plan.parts)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from longgen.attention import plans
 from longgen.errors import BadInput
-from longgen.types import Dense, FrameGather, FrameWindow, Plan, Union
+from longgen.types import Dense, FrameGather, FrameWindow, Plan, TokenDecay, Union
 
 EVERY_PLAN: frozenset[type] = frozenset({Dense, FrameWindow, FrameGather, Union})
 # Largest deviation from an fp32 softmax that a correct kernel may show on unit Gaussian inputs.
@@ -69,7 +69,8 @@ class Engine:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Attention under a plan; see `plans.run`."""
         for kind in kinds(plan) - self.supports:
-            raise BadInput(f"attention engine {self.name} does not serve {kind.__name__} plans")
+            use = " (--attention flex, sdpa or sdpa-math do)" if kind is TokenDecay else ""
+            raise BadInput(f"attention engine {self.name} does not serve {kind.__name__} plans{use}")
         return plans.run(self.kernel, q, k, v, plan, scale)
 
     def probe(self, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
@@ -103,6 +104,7 @@ def _verdict(make: Callable[[], Engine], device: torch.device, dtype: torch.dtyp
         FrameWindow: FrameWindow(16, ((0, 2), (0, 2), (1, 3), (2, 4), (3, 5), (3, 5))),
         FrameGather: FrameGather(16, ((0, 2), (0, 3), (1, 4), (0, 1), (2, 4), (0, 4))),
         Union: Union((FrameWindow(16, ((0, 1),) * 6), FrameWindow(16, ((1, 4),) * 6)), (1.0, 0.7)),
+        TokenDecay: TokenDecay(16, 24, 0.7, 0.4, 0, 3, 4),
     }
     draw = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, n * 16, 2, head_dim, generator=draw).to(device, dtype) for n in (6, 5, 5))
@@ -113,7 +115,7 @@ def _verdict(make: Callable[[], Engine], device: torch.device, dtype: torch.dtyp
             got = engine.attend(q, k, v, plan, 0.8)
         except Exception as error:  # a kernel may fail in any way; the reason is what the user needs
             return f"self-test failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        want = plans.run(_exact, q.float(), k.float(), v.float(), plan, 0.8)
+        want = _wanted(q.float(), k.float(), v.float(), plan, 0.8)
         worst = max(float((g.float() - w).abs().max()) for g, w in zip(got, want))
         allowed = TOLERANCE[dtype] * engine.tolerance
         if not worst <= allowed:  # also refuses NaN
@@ -121,7 +123,14 @@ def _verdict(make: Callable[[], Engine], device: torch.device, dtype: torch.dtyp
     return None
 
 
-def _exact(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _wanted(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float) -> tuple[Tensor, Tensor]:
+    if isinstance(plan, TokenDecay):
+        return _exact(q, k, v, scale, plan)
+    return plans.run(_exact, q, k, v, plan, scale)
+
+
+def _exact(q: Tensor, k: Tensor, v: Tensor, scale: float, plan: TokenDecay | None = None) -> tuple[Tensor, Tensor]:
     """The textbook softmax, for tiles."""
     logits = torch.einsum("bqnd,bknd->bnqk", q, k) * (scale * q.shape[-1] ** -0.5)
+    logits = logits if plan is None else plans.decayed(logits, plan)
     return torch.einsum("bnqk,bknd->bqnd", logits.softmax(-1), v), logits.logsumexp(-1)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 from longgen.attention import plans
-from longgen.attention.engine import Engine
+from longgen.attention.engine import EVERY_PLAN, Engine
 from longgen.core.merge import merge
-from longgen.types import Dense, FrameGather, FrameWindow, Plan, Union
+from longgen.types import Dense, FrameGather, FrameWindow, Plan, TokenDecay, Union
 
 BLOCK = 128
 
@@ -34,6 +34,7 @@ class Flex(Engine):
     name = "flex"
     dtypes = frozenset({torch.float16, torch.bfloat16, torch.float32})
     head_dims = "16 or more, up to 256"
+    supports = EVERY_PLAN | {TokenDecay}
     sm = 70
 
     def head_dim(self, d: int) -> bool:
@@ -50,15 +51,31 @@ class Flex(Engine):
             return merge([self.attend(q, k, v, p, scale * s) for p, s in parts])
         if not k.shape[1]:
             return plans.nothing(q)
-        mask = None
-        if not isinstance(plan, Dense):
+        mask, edit = None, None
+        if isinstance(plan, TokenDecay):
+            edit = score_mod(plan)
+        elif not isinstance(plan, Dense):
             plans.check(plan, q.shape[1], k.shape[1])
             mask = block_mask(plan, k.shape[1] // plan.tokens, q.device)
         heads = (x.transpose(1, 2) for x in (q, k, v))
         out, aux = compiled()(
-            *heads, block_mask=mask, scale=scale * q.shape[-1] ** -0.5, return_aux=AuxRequest(lse=True)
+            *heads,
+            score_mod=edit,
+            block_mask=mask,
+            scale=scale * q.shape[-1] ** -0.5,
+            return_aux=AuxRequest(lse=True),
         )
         return out.transpose(1, 2), aux.lse
+
+
+@lru_cache(maxsize=64)
+def score_mod(plan: TokenDecay) -> Callable[..., Tensor]:
+    """The plan as an edit of single logits, one object per plan, so that it is compiled once."""
+
+    def edit(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        return plans.decay(score, q, kv, plan)
+
+    return edit
 
 
 def frame_mask(plan: FrameWindow | FrameGather, frames: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longgen.core.merge import Part, merge
 from longgen.errors import BadInput
-from longgen.types import Dense, FrameGather, FrameWindow, Plan, Union
+from longgen.types import Dense, FrameGather, FrameWindow, Plan, TokenDecay, Union
 
 # kernel(q [B, Sq, N, D], k, v [B, Sk, N, D], scale) → out [B, Sq, N, D], lse [B, N, Sq]; `scale` multiplies 1/√D.
 Kernel = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
@@ -52,10 +52,33 @@ def run(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: floa
         return kernel(q, k, v, scale) if k.shape[1] else nothing(q)
     if isinstance(plan, Union):
         return merge([run(kernel, q, k, v, p, scale * s) for p, s in zip(plan.parts, plan.scales, strict=True)])
+    if isinstance(plan, TokenDecay):
+        raise BadInput("a kernel of its own is needed for TokenDecay plans")
     check(plan, q.shape[1], k.shape[1])
     if isinstance(plan, FrameWindow):
         return _windows(kernel, q, k, v, plan, scale)
     return _gather(kernel, q, k, v, plan, scale)
+
+
+def decayed(logits: Tensor, plan: TokenDecay, first: int = 0) -> Tensor:
+    """Logits [..., rows, Sk] of the query tokens from `first` on, scaled and hidden as the plan says."""
+    q = torch.arange(first, first + logits.shape[-2], device=logits.device)[:, None]
+    k = torch.arange(logits.shape[-1], device=logits.device)
+    return decay(logits, q, k, plan)
+
+
+def decay(logits: Tensor, q: Tensor, k: Tensor, plan: TokenDecay) -> Tensor:
+    """The same for the pairs of query tokens q and key tokens k, in any shapes that broadcast."""
+    factor: Tensor | float = plan.alpha
+    if plan.period:
+        apart = (q // plan.tokens - k // plan.tokens).abs()
+        offset = apart % plan.period
+        beside = (offset <= plan.gamma) | (plan.period - offset <= plan.gamma)
+        factor = torch.where(beside & (apart >= plan.period - plan.gamma), plan.beta, plan.alpha)
+    scaled = torch.where(((q - k).abs() > plan.reach) & (logits > 0), logits * factor, logits)
+    if not plan.hidden:
+        return scaled
+    return torch.where((q < plan.tokens) & (k >= plan.hidden * plan.tokens), float("-inf"), scaled)
 
 
 def nothing(q: Tensor) -> Part:

@@ -5,13 +5,15 @@ Knows the aten operators and their limits. Does not know plans beyond handing th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from longgen.attention import plans
-from longgen.attention.engine import Engine
-from longgen.types import Plan
+from longgen.attention.engine import EVERY_PLAN, Engine
+from longgen.types import Plan, TokenDecay
 
 ops = torch.ops.aten
 
@@ -54,15 +56,26 @@ def efficient(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None
     return out.transpose(1, 2), lse[..., : q.shape[1]]  # the kernel pads the log-sum-exp to a multiple of 32
 
 
-def math(q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Plain matrix products and a softmax in fp32, a bounded number of query rows at a time. Runs anywhere."""
+def math(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    bias: Tensor | None = None,
+    edit: Callable[[Tensor, int], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Plain matrix products and a softmax in fp32, a bounded number of query rows at a time. Runs anywhere.
+
+    `edit`, given logits [B, N, rows, Sk] and the first of their rows, changes them.
+    """
     kind = plans.wide(q.dtype)
     kh, vh = k.permute(0, 2, 3, 1).to(kind), v.transpose(1, 2).to(kind)  # [B, N, D, Sk], [B, N, Sk, D]
     rows = max(1, MATH_BUDGET // max(1, q.shape[0] * q.shape[2] * k.shape[1]))
-    outs, lses = [], []
+    outs, lses = list[Tensor](), list[Tensor]()
     for part in q.transpose(1, 2).split(rows, 2):  # [B, N, rows, D]
         logits = (part.to(kind) * _scale(q, scale)) @ kh
         logits = logits if bias is None else logits + bias
+        logits = logits if edit is None else edit(logits, sum(x.shape[2] for x in lses))
         lse = logits.logsumexp(-1)
         outs.append((logits - lse.unsqueeze(-1)).exp_() @ vh)
         lses.append(lse)
@@ -115,7 +128,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float = 1.0) -> t
     Returns:
         out [B, Sq, N, D], lse [B, N, Sq]: natural log of the softmax denominator of the scaled logits, in fp32.
     """
-    return plans.run(auto, q, k, v, plan, scale)
+    return Sdpa().attend(q, k, v, plan, scale)
 
 
 class Sdpa(Engine):
@@ -126,10 +139,16 @@ class Sdpa(Engine):
     dtypes = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
     head_dims = "any size"
     sm = 0
+    supports = EVERY_PLAN | {TokenDecay}
     kernel = staticmethod(auto)
 
     def head_dim(self, d: int) -> bool:
         return True
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        if isinstance(plan, TokenDecay):
+            return math(q, k, v, scale, edit=lambda logits, first: plans.decayed(logits, plan, first))
+        return super().attend(q, k, v, plan, scale)
 
 
 class SdpaMath(Sdpa):

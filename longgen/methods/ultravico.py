@@ -12,7 +12,7 @@ from torch import Tensor
 from longgen.core.decay import Decay, split
 from longgen.errors import BadInput
 from longgen.protocols import Method, MethodInfo, Setting
-from longgen.types import Attend, Dense, ModelInfo, Patch, Plan, Site, View
+from longgen.types import Attend, Dense, ModelInfo, Patch, Plan, Site, TokenDecay, View
 
 # family → (up to which stretch T/T0, decay). Paper and public branches ultra-wan, ultra-hunyuan; the period of
 # CogVideoX is RIFLEx's N_2 (19.9 latents), that of HunyuanVideo its N_4 (50.3).
@@ -24,6 +24,7 @@ PUBLISHED: dict[str, tuple[tuple[float, Decay], ...]] = {
     ),
     "cogvideox": ((3.0, Decay(0.9, 0.6, 1, 20)), (float("inf"), Decay(0.85, 0.6, 1, 20))),
 }
+MODES = ("merge", "exact")
 OTHERS = ((float("inf"), Decay(0.9, 0.9)),)  # Wan's values
 
 
@@ -46,8 +47,9 @@ class UltraViCo(Method):
     """λ_ij·q_i·(k_j − k̄)/√D with λ = 1 within the trained window, α or β outside (arXiv 2511.20123).
 
     Keys are centred by their mean over the sequence before scaling, as in the public code; without it the result is a
-    different method. The sign test of the public code (λ = 1 where the logit is negative) changes next to nothing once
-    keys are centred, and is left out, which makes the merge by log-sum-exp exact.
+    different method. `mode` "exact" counts distances in tokens and leaves negative logits alone, as that code does, on
+    engines that can change single logits. "merge" counts frames and scales all, which any engine can merge by
+    log-sum-exp; the sign test changes next to nothing once keys are centred.
     """
 
     info = MethodInfo(
@@ -61,6 +63,7 @@ class UltraViCo(Method):
             "beta": Setting(None, "1", "factor near repetition distances; default: published", low=0.0, high=1.0),
             "gamma": Setting(None, "latents", "half-width of those zones; default: published", low=0, high=64),
             "period": Setting(None, "latents", "repetition period, 0: no zones; default: published", low=0, high=4096),
+            "mode": Setting("merge", "1", "parts merged, on any engine; or the public token form", choices=MODES),
             "first_frame": Setting(None, "1", "hide far keys from latent 0; default: on Wan models"),
         },
         cost="T² of attention, as dense",
@@ -103,12 +106,20 @@ class UltraViCo(Method):
                 if not isinstance(plan or Dense(), Dense):
                     raise BadInput(f"ultravico weighs dense attention among the frames of a call, not {plan}")
                 whole = frames == site.grid[0]  # frame 0 of a later window is an ordinary frame
-                parts = split(frames, rows, site.tokens, self.decay(frames / rows), first and whole)
-                return centred(attend, q, k, v, parts, scale)
+                weighed = self._plan(frames, rows, site.tokens, first and whole)
+                return centred(attend, q, k, v, weighed, scale)
 
             return decayed
 
         return Patch(logits=logits)
+
+    def _plan(self, frames: int, rows: int, tokens: int, first: bool) -> Plan:
+        """All pairs of a call with their factors: frame by frame as parts, or token by token (L/2 = T0·P/2)."""
+        decay = self.decay(frames / rows)
+        if self.mode == "merge":
+            return split(frames, rows, tokens, decay, first)
+        zones = (decay.gamma, decay.period)
+        return TokenDecay(tokens, rows * tokens // 2, decay.alpha, decay.beta, *zones, hidden=rows if first else 0)
 
     def notes(self, frames: int, info: ModelInfo) -> list[str]:
         if frames <= info.native_latents:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
 from fakes import Layer, model_info, random_qkv, run_attention, site_of, view_of
 from torch import Tensor
+from torch.nn.attention import flex_attention as eager
 
-from longgen.attention import with_text
+from longgen.attention import flex, with_text
+from longgen.attention.choose import engine as engine_of
+from longgen.attention.cost import pairs
 from longgen.attention.plans import run
 from longgen.errors import BadInput
 from longgen.methods.ultravico import UltraViCo, published
-from longgen.types import Dense, FrameWindow, Patch
+from longgen.types import Dense, FrameWindow, Patch, TokenDecay
 
 TOKENS = 2
 
@@ -160,6 +164,104 @@ def test_no_op_within_the_trained_window_and_notes() -> None:
     assert patch_of(UltraViCo(), 3, 3).empty and not patch_of(UltraViCo(), 3, 4).empty
     assert "no-op" in UltraViCo().notes(3, info)[0]
     assert "× 0.9 beyond ±1" in UltraViCo().notes(9, info)[0]
+
+
+# ------------------------------------------------------------------------------------------------------- token by token
+
+
+def token_factors(
+    logits: Tensor, frames: int, native: int, alpha: float, beta: float, gamma: int, period: int
+) -> Tensor:
+    """λ_ij [.., S, S] of the public code: token distances, the sign test, zones in frames; pair by pair."""
+    lam = torch.ones_like(logits)
+    for i in range(frames * TOKENS):
+        for j in range(frames * TOKENS):
+            if abs(i - j) > native * TOKENS / 2:
+                d = abs(i // TOKENS - j // TOKENS)
+                near = period and any(abs(d - m * period) <= gamma for m in range(1, d + gamma + 1))
+                lam[..., i, j] = torch.where(logits[..., i, j] < 0, 1.0, beta if near else alpha)
+    return lam
+
+
+def exactly(
+    q: Tensor, k: Tensor, v: Tensor, frames: int, native: int, zones: tuple[float, float, int, int],
+    text: tuple[Tensor, Tensor] | None = None, first: bool = False,
+) -> Tensor:  # fmt: skip
+    q, k, v = q.double(), k.double(), v.double()
+    mean = k.mean(1, keepdim=True)
+    logits = torch.einsum("bqnd,bknd->bnqk", q, k - mean)
+    logits = logits * token_factors(logits, frames, native, *zones)
+    if first:
+        logits[:, :, :TOKENS, native * TOKENS :] = -math.inf
+    logits = logits + torch.einsum("bqnd,bknd->bnqk", q, mean)
+    if text is not None:
+        logits = torch.cat([logits, torch.einsum("bqnd,bknd->bnqk", q, text[0].double())], -1)
+        v = torch.cat([v, text[1].double()], 1)
+    return torch.einsum("bnqk,bknd->bqnd", (logits / math.sqrt(q.shape[-1])).softmax(-1), v).float()
+
+
+ZONES = (0.8, 0.5, 1, 5)
+EXACT = {"mode": "exact", "alpha": 0.8, "beta": 0.5, "gamma": 1, "period": 5}
+
+
+@pytest.fixture(params=["sdpa", "sdpa-math", "flex"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """On a CPU FlexAttention runs uncompiled here, which is the same arithmetic."""
+    monkeypatch.setattr(flex, "compiled", lambda: eager.flex_attention)
+    monkeypatch.setattr(eager, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+    return engine_of(request.param)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("frames, native", [(4, 3), (9, 3), (13, 4)])
+def test_exact_mode_equals_the_token_form(engine: Any, frames: int, native: int, joint: bool) -> None:
+    q, k, v = random_qkv(frames * TOKENS, batch=2, dim=16)
+    k = k + 1.0
+    text = tuple(random_qkv(5, batch=2, dim=16, seed=1)[:2]) if joint else None
+    site = site_of(model_info(native=native), frames)
+    attend = patch_of(UltraViCo(**EXACT), native, frames).logits(site, engine.attend)
+    attend = with_text(attend, *text) if text else attend
+    got = attend(q, k, v, Dense())[0]
+    assert torch.allclose(got, exactly(q, k, v, frames, native, ZONES, text), atol=2e-5)
+
+
+def test_exact_mode_hides_far_keys_from_the_first_frame(engine: Any) -> None:
+    info = model_info(native=3, family="wan")
+    q, k, v = random_qkv(9 * TOKENS, dim=16)
+    attend = UltraViCo(mode="exact").fit(info).patch(view_of(info, 9)).logits(site_of(info, 9), engine.attend)
+    assert torch.allclose(attend(q, k, v, Dense())[0], exactly(q, k, v, 9, 3, (0.9, 0.9, 0, 0), first=True), atol=2e-5)
+
+
+def test_both_modes_agree_where_the_paper_says_that_they_should() -> None:
+    """With factors of one both are plain attention; else they differ by the edge of the window and by signs."""
+    q, k, v = random_qkv(12 * TOKENS)
+    site = site_of(model_info(native=4), 12)
+
+    def run_mode(mode: str, alpha: float) -> Tensor:
+        patch = patch_of(UltraViCo(mode=mode, alpha=alpha), 4, 12)
+        return patch.logits(site, engine_of("sdpa").attend)(q, k, v, Dense())[0]
+
+    plain = engine_of("sdpa").attend(q, k, v, Dense())[0]
+    for mode in ("merge", "exact"):
+        assert torch.allclose(run_mode(mode, 1.0), plain, atol=1e-5)
+    apart = float((run_mode("merge", 0.9) - run_mode("exact", 0.9)).abs().max())
+    assert 1e-4 < apart < float((run_mode("merge", 0.5) - plain).abs().max())
+
+
+@pytest.mark.parametrize("name", ["sdpa-flash", "varlen", "xformers"])
+def test_engines_that_cannot_change_logits_refuse_in_one_line(name: str) -> None:
+    q, k, v = random_qkv(9 * TOKENS)
+    attend = patch_of(UltraViCo(mode="exact"), 3, 9).logits(site_of(model_info(native=3), 9), engine_of(name).attend)
+    with pytest.raises(BadInput, match=f"engine {name} does not serve TokenDecay plans .--attention flex") as caught:
+        attend(q, k, v, Dense())
+    assert "\n" not in str(caught.value)
+
+
+def test_token_plans_pass_every_self_test_and_count_as_dense() -> None:
+    device = torch.device("cpu")
+    assert engine_of("sdpa").probe(device, torch.float32, 16) is None
+    assert engine_of("sdpa-math").probe(device, torch.float32, 16) is None
+    assert pairs(TokenDecay(2, 3, 0.9, 0.9), 20, 20) == 400
 
 
 def test_refusals() -> None:
