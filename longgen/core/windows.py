@@ -239,6 +239,26 @@ def _calls(first: list[int], frames: int, length: int, anchor: int, retain: tupl
     return calls
 
 
+def image_head(info: ModelInfo, sized: Sizes) -> tuple[int, ...]:
+    """Latents that windows retain by default: the image's, for checkpoints that were never run without one.
+
+    It stands in the place of an anchor. Windows whose overlap has no room for it go without.
+    """
+    return tuple(range(sized.unit)) if info.needs_image and sized.overlap >= sized.unit else ()
+
+
+def image_note(info: ModelInfo, seen: bool) -> list[str]:
+    """What windows past the first see of an image that the checkpoint needs, as a note."""
+    if not info.needs_image:
+        return []
+    if seen:
+        return [
+            "every window sees the image as its first latent, which draws each back to it; "
+            "extend goes on from what was made"
+        ]
+    return ["warning: what does not begin the video sees no image, without which this checkpoint was never run"]
+
+
 def plan(
     frames: int,
     sized: Sizes,

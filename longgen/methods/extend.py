@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longgen.core.levels import at_sigmas
-from longgen.core.windows import SIZE_SETTINGS, rounded, sizes
+from longgen.core.windows import SIZE_SETTINGS, image_note, rounded, sizes
 from longgen.errors import BadInput
 from longgen.protocols import Context, Method, MethodInfo, Setting
 from longgen.types import Call, Event, Final, Level, ModelInfo, Preview, State, add_noise
@@ -22,8 +22,9 @@ LAWS = ("plain", "partition", "mates", "resume", "final", "plan", "deterministic
 class Extend(Method):
     """Latent inpainting: at every level the prefix is α·z_prev + σ·ε with one ε, and its clean estimate is z_prev.
 
-    "native" instead shows checkpoints trained for it a clean prefix with its own timestep. A stabiliser, if the run has
-    one, matches each later chunk to the first before it is emitted and continued.
+    "native" instead gives checkpoints trained for it the prefix clean: with its own timestep, or as a condition beside
+    the noise. "auto" is native for checkpoints that need an image, whose place the prefix takes. A stabiliser, if the
+    run has one, matches each later chunk to the first before it is emitted and continued.
     """
 
     info = MethodInfo(
@@ -33,7 +34,7 @@ class Extend(Method):
         needs=frozenset({"windows"}),
         settings={n: Setting(*SIZE_SETTINGS[n]) for n in ("window", "overlap", "window_latents", "overlap_latents")}
         | {
-            "condition": Setting("inpaint", "1", "how a chunk sees its prefix", choices=("inpaint", "native")),
+            "condition": Setting("auto", "1", "how a chunk sees its prefix", choices=("auto", "inpaint", "native")),
             "soft": Setting(0.0, "1", "share of the model's own estimate in the last prefix latent", low=0.0, high=1.0),
             "condition_noise": Setting(0.0, "σ", "level to which the prefix is noised before use", low=0.0, high=0.5),
         },
@@ -42,6 +43,13 @@ class Extend(Method):
         window_order="chain",
         laws={name: {} for name in LAWS},
     )
+
+    def fit(self, info: ModelInfo) -> Method:
+        """ "auto" resolved."""
+        if self.condition != "auto":
+            return self
+        native = info.needs_image and "prefix_condition" in info.capabilities
+        return type(self)(**{**self.settings, "condition": "native" if native else "inpaint"})
 
     def span(self, chunk: int, frames: int, info: ModelInfo) -> tuple[int, int]:
         """[a, b) of a chunk. All have the window's length; the last ends at T, with a longer prefix."""
@@ -75,7 +83,9 @@ class Extend(Method):
 
     def notes(self, frames: int, info: ModelInfo) -> list[str]:
         sized = sizes(self.settings, info)
-        return [*rounded(self.settings, sized, info), f"extend: {sized.count(frames)} chunks, {sized.describe(info)}"]
+        blind = image_note(info, seen=False) if self.condition != "native" and sized.count(frames) > 1 else []
+        told = f"extend: {sized.count(frames)} chunks, {sized.describe(info)}"
+        return [*rounded(self.settings, sized, info), told, *blind]
 
     def init(self, ctx: Context) -> State:
         empty = torch.empty(1, ctx.grid.channels, 0, ctx.grid.height, ctx.grid.width, device=ctx.device)

@@ -6,7 +6,7 @@ Knows latents and calls. Does not know attention or prompts. It steps by its own
 from __future__ import annotations
 
 from longgen.core.fuse import cut, fuse
-from longgen.core.windows import SIZE_SETTINGS, Sizes, Window, plan, rounded, sizes
+from longgen.core.windows import SIZE_SETTINGS, Sizes, Window, image_head, image_note, plan, rounded, sizes
 from longgen.protocols import Context, Method, MethodInfo, Setting
 from longgen.types import Call, Event, Final, Level, ModelInfo, Preview, State, add_noise, ode_step
 
@@ -54,8 +54,10 @@ class FlowLong(Method):
 
     def plan_at(self, frames: int, info: ModelInfo) -> list[Window]:
         sized = self.sized(info)
-        anchor = min(1, sized.overlap) if self.anchor is None else int(self.anchor)
-        return plan(frames, sized, weights=self.weights, anchor=-(-anchor // sized.unit) * sized.unit)
+        retain = image_head(info, sized)
+        anchor = (0 if retain else min(1, sized.overlap)) if self.anchor is None else int(self.anchor)
+        unit = sized.unit
+        return plan(frames, sized, weights=self.weights, anchor=-(-anchor // unit) * unit, retain=retain)
 
     def view(self, frames: int, info: ModelInfo) -> int:
         return min(self.sized(info).window, frames)
@@ -73,7 +75,8 @@ class FlowLong(Method):
         sized = self.sized(info)
         count = len(self.plan_at(frames, info))
         own = "flowlong steps by its own first-order rule; --solver gives the noise levels only"
-        return [*rounded(self.settings, sized, info), f"{count} {sized.describe(info)}", own]
+        seen = image_note(info, bool(image_head(info, sized))) if count > 1 else []
+        return [*rounded(self.settings, sized, info), f"{count} {sized.describe(info)}", own, *seen]
 
     def init(self, ctx: Context) -> State:
         return State(ctx.noise(0, ctx.grid.frames).to(ctx.device), ctx.start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from longgen.core.fuse import cut, fuse
-from longgen.core.windows import SIZE_SETTINGS, Sizes, Window, plan, rounded, sizes
+from longgen.core.windows import SIZE_SETTINGS, Sizes, Window, image_head, image_note, plan, rounded, sizes
 from longgen.errors import BadInput
 from longgen.protocols import Context, Method, MethodInfo, Setting
 from longgen.types import Call, Event, Final, ModelInfo, Preview, State
@@ -33,7 +33,9 @@ class Windows(Method):
             "starts": Setting("spread", "1", "static: evenly, or last one clamped", choices=("spread", "clamp")),
             "weights": Setting("pyramid", "1", "weights in a window", choices=("pyramid", "linear", "flat", "sine")),
             "anchor": Setting(None, "latents", "head of later windows that is context only; default 1", 0),
-            "retain": Setting("", "latents", "latents that every window sees, such as 0 or 0,4"),
+            "retain": Setting(
+                None, "latents", "latents that every window sees, as 0 or 0,4; default none, or the image"
+            ),
         },
         cost="n · ⌈(T − ov)/(U − ov)⌉ · forward(U)",
         laws={"plain": {}, "partition": {}, "mates": {}, "resume": {}, "final": {}, "plan": {}}
@@ -46,9 +48,9 @@ class Windows(Method):
     def plan_at(self, frames: int, info: ModelInfo, step: int = 0) -> list[Window]:
         """The windows of one step."""
         sized = self.sized(info)
-        anchor = (
-            min(sized.unit, sized.overlap) if self.anchor is None else -(-int(self.anchor) // sized.unit) * sized.unit
-        )
+        retain = self.retained(frames, info)
+        shown = self.retain is None and bool(retain)  # the image stands at the head instead
+        anchor = (0 if shown else min(sized.unit, sized.overlap)) if self.anchor is None else int(self.anchor)
         return plan(
             frames,
             sized,
@@ -57,13 +59,17 @@ class Windows(Method):
             placement=self.starts,
             weights=self.weights,
             anchor=-(-anchor // sized.unit) * sized.unit,
-            retain=self.retained(frames, sized.unit),
+            retain=retain,
         )
 
-    def retained(self, frames: int, unit: int) -> tuple[int, ...]:
+    def retained(self, frames: int, info: ModelInfo) -> tuple[int, ...]:
         """The latents of `retain`, in whole temporal patches."""
+        sized = self.sized(info)
+        if self.retain is None:
+            return image_head(info, sized)
+        told, unit = str(self.retain), sized.unit
         try:
-            wanted = {int(word) // unit * unit for word in str(self.retain).split(",") if word.strip()}
+            wanted = {int(word) // unit * unit for word in told.split(",") if word.strip()}
         except ValueError:
             raise BadInput(f"windows.retain takes latent indices such as 0 or 0,4, not {self.retain!r}") from None
         if any(not 0 <= r < frames for r in wanted):
@@ -88,7 +94,8 @@ class Windows(Method):
         sized, count = self.sized(info), len(self.plan_at(frames, info))
         if frames <= sized.window:
             return [f"one window covers the {frames} latents: the same as direct"]
-        return [*rounded(self.settings, sized, info), f"{count} {sized.describe(info)}"]
+        seen = image_note(info, 0 in self.retained(frames, info))
+        return [*rounded(self.settings, sized, info), f"{count} {sized.describe(info)}", *seen]
 
     def init(self, ctx: Context) -> State:
         return State(ctx.noise(0, ctx.grid.frames).to(ctx.device), ctx.start, solver=ctx.solver.init(ctx.start))
