@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx, tiny_skyreels
+from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_hunyuan15, tiny_ltx, tiny_skyreels, tiny_vace
 
 from longgen import registry
 from longgen.api import Session
@@ -31,10 +31,13 @@ FAMILIES = {
     "cogvideox-2b": (lambda: tiny_cogvideox.cogvideox("2b"), tiny_cogvideox.OVERRIDES),
     "cogvideox-5b": (lambda: tiny_cogvideox.cogvideox("5b"), tiny_cogvideox.OVERRIDES),
     "hunyuan": (tiny_hunyuan.hunyuan, tiny_hunyuan.OVERRIDES),
+    "hunyuan15": (tiny_hunyuan15.hunyuan15, tiny_hunyuan15.OVERRIDES),
     "skyreels": (tiny_skyreels.skyreels, tiny_skyreels.OVERRIDES),
+    "vace": (tiny_vace.vace, {}),
 }
 # Families that share another's patches: one method per kind of patch and loop is enough.
-SOME = {"skyreels": {"direct", "extend", "fifo", "freelongpp", "freenoise", "riflex", "ultravico", "windows"}}
+ONE_OF_A_KIND = {"direct", "extend", "fifo", "freelongpp", "freenoise", "riflex", "ultravico", "windows"}
+SOME = dict.fromkeys(("hunyuan15", "skyreels", "vace"), ONE_OF_A_KIND)
 KINDS = tuple(FAMILIES)
 LENGTH, STEPS = 2.5, 4  # of the native length, one frame less than the VAE decodes
 # Parts that do nothing by themselves: they act beside another method's loop.
@@ -114,7 +117,7 @@ def test_a_method_on_a_model(benches, kind, method):
     shape = (frames_of(session), *session.info.native_size, 3)
     assert outcome.frames.shape == shape and outcome.frames.dtype == np.uint8
     assert outcome.latents.shape[2] == session.info.latents_for(shape[0]) and torch.isfinite(outcome.latents).all()
-    assert bench.counts["attention"] == bench.counts["forward"] * session.info.layers
+    assert bench.counts["attention"] == bench.counts["forward"] * (session.info.layers + session.info.control_layers)
     branches = 1 if session.info.embedded_guidance else 2
     assert bench.counts["forward"] >= branches * outcome.sidecar["calls"] > 0  # more where experts share a call
     assert torch.equal(outcome.latents, bench.plain) == (method == "direct")

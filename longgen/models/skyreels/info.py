@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
 from longgen.models.wan.info import DEFAULTS as WAN_DEFAULTS
+from longgen.models.wan.info import footprint as wan_footprint
 from longgen.models.wan.info import parameters as wan_parameters
-from longgen.types import ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Rope
 
 PIPELINES = {"SkyReelsV2Pipeline": "skyreels-v2-t2v", "SkyReelsV2DiffusionForcingPipeline": "skyreels-v2-df"}
 # Configs of both sizes are the same, so the name tells them apart: native frames, (height, width) in pixels.
@@ -75,6 +77,7 @@ def describe(files: Files) -> ModelInfo:
         negative_prompt=values["negative_prompt"],
         parameters=parameters(transformer),
         refusals=refusals,
+        footprint=footprint(files, transformer),
     )
 
 
@@ -111,3 +114,10 @@ def parameters(config: Mapping[str, Any]) -> int:
     d = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
     rate = 2 * d + d * d + d + 6 * (d * d + d) if config.get("inject_sample_info", False) else 0
     return wan_parameters(config) + rate
+
+
+def footprint(files: Files, transformer: Mapping[str, Any]) -> Footprint:
+    """Wan's, but levels are embedded latent by latent before they are spread over tokens."""
+    forcing = files.index.get("_class_name") == "SkyReelsV2DiffusionForcingPipeline"
+    own = wan_footprint(transformer, files.config("vae"), files.class_of("scheduler"), expanded=forcing)
+    return replace(own, level_per_token=False)

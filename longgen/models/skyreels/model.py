@@ -14,7 +14,7 @@ from longgen.models.common import PipelineModel, files_of, load_pipeline
 from longgen.models.files import read_json
 from longgen.models.skyreels.denoiser import SkyReelsDenoiser
 from longgen.models.skyreels.info import describe
-from longgen.models.solvers import SchedulerSolver
+from longgen.models.solvers import Fresh, SchedulerSolver
 from longgen.models.wan.vae import normalise, stream_decode
 from longgen.protocols import Conditions
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
@@ -36,8 +36,13 @@ class Overwriting(SchedulerSolver):
     def init(self, start: int = 0) -> Mapping[str, Any]:
         return self._rule.init(start)
 
-    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
-        then, kept = self._rule.step(memory, x, clean, row)
+    def seeded(self, fresh: Fresh) -> Overwriting:
+        return Overwriting(self._rule.seeded(fresh))
+
+    def step(
+        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
+    ) -> tuple[Tensor, Mapping[str, Any]]:
+        then, kept = self._rule.step(memory, x, clean, row, start)
         first = "last_sample" in memory and memory["last_sample"] is None
         return then, {**kept, "last_sample": then.clone()} if first else kept
 
