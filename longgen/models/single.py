@@ -59,7 +59,8 @@ def load(file: str, name: str, config: Path, dtype: torch.dtype) -> Any:
     try:
         model = kind.from_single_file(file, config=str(config), dtype=dtype, local_files_only=True, **more)
     except (AttributeError, KeyError, ValueError, RuntimeError, OSError) as error:  # as diffusers meets strange keys
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = "it lacks some of the weights" if "meta tensor" in reason else reason
         raise BadInput(f"{file} cannot be read as the {name} of {config.parent}: {reason}") from None
     absent = [n for n, p in model.named_parameters() if p.device.type == "meta"]
     if absent:

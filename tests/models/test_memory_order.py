@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx
 
 from longgen.api import Session
@@ -27,8 +28,6 @@ class Watch:
 
     def __init__(self, monkeypatch):
         self.alive, self.peaks, self.loads = {}, [], {"text": 0, "video": 0}
-        from diffusers import DiffusionPipeline
-
         own = DiffusionPipeline.register_modules
 
         def registered(pipe, **modules):
@@ -48,6 +47,11 @@ class Watch:
         self.peaks.append({k: sum(s for kind, s in self.alive.values() if kind == k) for k in ("text", "video")})
 
 
+def whole(folder):
+    """A session on all of a folder's pipeline, loaded by diffusers itself."""
+    return Session(DiffusionPipeline.from_pretrained(folder))
+
+
 def video(session, prompt):
     width = 64 if session.info.family == "ltx" else 48
     plan = session.plan(Request(prompt=prompt, num_frames=17, num_inference_steps=2, height=32, width=width))
@@ -57,10 +61,8 @@ def video(session, prompt):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_text_encoders_go_before_the_rest_comes(kind, tmp_path, monkeypatch):
     make, told = FAMILIES[kind]
-    pipe = make()
-    want = video(Session(pipe), ONE)
-    folder = tiny.save(pipe, tmp_path / kind, **told)
-    del pipe
+    folder = tiny.save(make(), tmp_path / kind, **told)
+    want = video(whole(folder), ONE)
     watch = Watch(monkeypatch)
     session = Session(folder, LoadOptions())
     assert torch.equal(video(session, ONE), want)
@@ -70,9 +72,8 @@ def test_text_encoders_go_before_the_rest_comes(kind, tmp_path, monkeypatch):
 
 
 def test_texts_are_kept_and_only_new_ones_bring_the_encoder_back(tmp_path, monkeypatch):
-    pipe = tiny.wan()
-    want = [video(Session(pipe), text) for text in (ONE, TWO)]
-    folder = tiny.save(pipe, tmp_path / "wan")
+    folder = tiny.save(tiny.wan(), tmp_path / "wan")
+    want = [video(whole(folder), text) for text in (ONE, TWO)]
     watch = Watch(monkeypatch)
     session = Session(folder, LoadOptions())
     first = video(session, ONE)
@@ -99,9 +100,8 @@ def test_the_texts_of_several_runs_are_read_at_once(tmp_path, monkeypatch):
 
 def test_a_denoiser_reads_what_it_was_not_prepared_for(tmp_path):
     """Beside the transformer then: hooks and patches on it stay."""
-    pipe = tiny.wan()
-    folder = tiny.save(pipe, tmp_path / "wan")
-    model, own = Session(folder, LoadOptions()).model, Session(pipe).model
+    folder = tiny.save(tiny.wan(), tmp_path / "wan")
+    model, own = Session(folder, LoadOptions()).model, whole(folder).model
     made = model.pipe
     got, want = (tiny.denoiser(m).denoise(tiny.call(m)) for m in (model, own))
     assert torch.equal(got, want) and model.pipe is made

@@ -128,7 +128,8 @@ def parameters(config: Mapping[str, Any]) -> int:
 def footprint(config: Mapping[str, Any], vae: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
     """Multiply-adds of CogVideoXTransformer3DModel: tokens and words pass the same projections and feed-forward; each
     norm reads the level anew."""
-    d = int(config.get("num_attention_heads", 30)) * int(config.get("attention_head_dim", 64))
+    head, rotary = int(config.get("attention_head_dim", 64)), bool(config.get("use_rotary_positional_embeddings"))
+    d = int(config.get("num_attention_heads", 30)) * head
     time, text = int(config.get("time_embed_dim", 512)), int(config.get("text_embed_dim", 4096))
     patch = int(config.get("patch_size", 2)) ** 2 * int(config.get("patch_size_t") or 1)
     channels, layers = int(config.get("in_channels", 16)), int(config.get("num_layers", 30))
@@ -139,21 +140,20 @@ def footprint(config: Mapping[str, Any], vae: Mapping[str, Any], course: tuple[f
         level=layers * 12 * time * d + d * time + time * time + 2 * time * d,
         level_per_token=False,
         course=course,
-        moments=moments(d, d // int(config.get("num_attention_heads", 30)), channels * patch, text),
+        moments=moments(d, 2 * head if rotary else 0, channels * patch, text),
         levels=Moment("levels", d),
         decode=decode(vae),
         memory=1,
     )
 
 
-def moments(d: int, head: int, x: int, text: int) -> tuple[Moment, ...]:
+def moments(d: int, tables: int, x: int, text: int) -> tuple[Moment, ...]:
     """CogVideoXBlock where it is fullest. The feed-forward takes video and text as one sequence: input, norm, the
     attention's output, and the inner layer before and after GELU. In half precision keys turn in fp32, three copies,
-    over that sequence, its norm, and q, k, v."""
-    return (
-        Moment("feed-forward", 12 * d + x, 2 * head, 13 * d + 2 * text),
-        Moment("keys turn", 7 * d + x, 3 * d + 2 * head, 7 * d + 2 * text, half=True),
-    )
+    over that sequence, its norm, and q, k, v. `tables` are the rotary ones', fp32."""
+    full = Moment("feed-forward", 12 * d + x, tables, 13 * d + 2 * text)
+    turning = Moment("keys turn", 7 * d + x, 3 * d + tables, 7 * d + 2 * text, half=True)
+    return (full, turning) if tables else (full,)
 
 
 def course(config: Mapping[str, Any], samples: int = 50) -> tuple[float, ...]:
