@@ -31,6 +31,39 @@ def _speed_row(row: Row) -> list[str]:
     return [*first, *ratio, *ideal, rate]
 
 
+def attention(folder: Path, args: list[str]) -> list[str]:
+    """Windowed against full attention alone."""
+    head = ("tokens per latent", "window", "heads × channels", "device", "multiple", "windows (s)", "full (s)", "ratio")
+
+    def cells(r: Row) -> list[str]:
+        shape = [str(r["tokens"]), str(r["window"]), f"{r['heads']} × {r['head_dim']}", f"{r['device']} {r['dtype']}"]
+        times = [f"{r['window_s_median']:.3g}", f"{r['full_s_median']:.3g}"]
+        ratios = f"{r['ratio_median']:.2f} (best {r['ratio_min']:.2f}) of {r['ideal']:.2f}"
+        return [*shape, f"{r['multiple']}×", *times, ratios, f"{r['percent_of_ideal_median']:.0f} %"]
+
+    return table((*head, "of the ideal"), (cells(r) for r in load(folder, "attention")))
+
+
+def forward(folder: Path, args: list[str]) -> list[str]:
+    """Whole forwards: seconds, and how often faster than the fastest full attention that the machine has."""
+    head = ("model", "device", "multiple", "side", "seconds, median (least–most)", "× full", "by FLOPs", "of the ideal")
+    rows = load(folder, "forward")
+    body = []
+    for row in rows:
+        first = [row["model"], f"{row['device']} {row['dtype']}{' compiled' if row['compiled'] else ''}"]
+        first += [f"{row['multiple']}×", f"`{row['side']}`"]
+        if "unavailable" in row:
+            body.append([*first, f"not available: {row['unavailable']}", "–", "–", "–"])
+            continue
+        like = ("model", "device", "dtype", "multiple", "layers")
+        full = [r for r in rows if r["side"].startswith("full") and all(r[n] == row[n] for n in like) and "flops" in r]
+        best = min(full, key=lambda r: r["seconds_median"])
+        ratio, ideal = best["seconds_median"] / row["seconds_median"], best["flops"] / row["flops"]
+        spread = f"{row['seconds_median']:.3g} ({row['seconds_min']:.3g}–{row['seconds_max']:.3g})"
+        body.append([*first, spread, f"{ratio:.2f}", f"{ideal:.2f}", f"{100 * ratio / ideal:.0f} %"])
+    return table(head, body)
+
+
 def startup(folder: Path, args: list[str]) -> list[str]:
     """Seconds until a command is there."""
     head = ("what", "seconds, median (least–most)", "processor seconds", "runs")
@@ -93,6 +126,8 @@ def _minute(row: Row, number: int) -> list[str]:
 
 TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "speed": speed,
+    "attention": attention,
+    "forward": forward,
     "startup": startup,
     "memory": memory,
     "hour": hour,

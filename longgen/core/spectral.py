@@ -45,14 +45,22 @@ def lowpass(n: int, cutoff: float, padding: Padding = "circular", compat: bool =
 
 
 def apply(filters: Sequence[Tensor | None], x: Tensor) -> Tensor:
-    """(G_t ⊗ G_h ⊗ G_w)·x for x [B, T, h, w, …] in fp32; a None leaves its axis alone."""
+    """(G_t ⊗ G_h ⊗ G_w)·x for x [B, T, h, w, …] in its own type; a None leaves its axis alone.
+
+    Each axis is one batched product over a view [rows, n, rest]: nothing is moved but what is read and written.
+    """
+    kind = x.dtype
     for axis, matrix in enumerate(filters, start=1):
         if matrix is not None:
-            matrix = matrix.to(x.device, torch.complex64 if matrix.is_complex() else torch.float32)
-            # [n, n] @ [n, rest]
-            moved = x.movedim(axis, 0)
-            x = (matrix @ moved.flatten(1).to(matrix.dtype)).view(moved.shape).movedim(0, axis)
-    return x.real if x.is_complex() else x
+            matrix = _placed(matrix, x)
+            rows = x.to(matrix.dtype).flatten(0, axis - 1).flatten(2)
+            x = torch.bmm(matrix.expand(len(rows), -1, -1), rows).view(x.shape)
+    return x.real.to(kind) if x.is_complex() else x
+
+
+def _placed(matrix: Tensor, x: Tensor) -> Tensor:
+    """A filter where x is, in its type; complex64 if it is complex."""
+    return matrix.to(x.device, torch.complex64 if matrix.is_complex() else x.dtype)
 
 
 def correction(fine: Tensor, coarse: Tensor, filters: Sequence[Tensor | None], grid: tuple[int, int, int]) -> Tensor:
@@ -67,5 +75,13 @@ def correction(fine: Tensor, coarse: Tensor, filters: Sequence[Tensor | None], g
 
 
 def blend(fine: Tensor, coarse: Tensor, filters: Sequence[Tensor | None], grid: tuple[int, int, int]) -> Tensor:
-    """Z = Z_fine + G·(Z_coarse − Z_fine): slow change from `coarse`, the rest from `fine`."""
-    return (fine.float() + correction(fine, coarse, filters, grid)).to(fine.dtype)
+    """Z = Z_fine + G·(Z_coarse − Z_fine): slow change from `coarse`, the rest from `fine`.
+
+    In the outputs' own type, whose products sum in fp32; the last product adds Z_fine, so that it is read once.
+    """
+    time, *space = filters
+    if time is None or time.is_complex():
+        return (fine.float() + correction(fine, coarse, filters, grid)).to(fine.dtype)
+    change = apply([None, *space], (coarse - fine).unflatten(1, grid)).flatten(2).view(len(fine), grid[0], -1)
+    matrix = _placed(time, fine).expand(len(fine), -1, -1)
+    return torch.baddbmm(fine.reshape(change.shape), matrix, change).view(fine.shape)
