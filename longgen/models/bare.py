@@ -35,11 +35,12 @@ class Bare:
     transformer: Any
     stage: Stage
     size: tuple[int, int]  # latent height and width
+    dtype: torch.dtype  # of its products; some modules stay in fp32
 
     @contextmanager
     def wearing(self, patch: Patch, frames: int) -> Iterator[Callable[[Level, int], Tensor]]:
         """Inside, `forward(level, step)` is one run of the network on the same random latents."""
-        device, dtype = next(self.transformer.parameters()).device, next(self.transformer.parameters()).dtype
+        device, dtype = next(self.transformer.parameters()).device, self.dtype
         draw = torch.Generator().manual_seed(0)
         x = torch.randn(1, self.info.channels, frames, *self.size, generator=draw).to(device, dtype)
         text = torch.randn(1, self.info.text_tokens, TEXT_WIDTH, generator=draw).to(device, dtype)
@@ -114,4 +115,4 @@ def bare(
             parameter.data = parameter.data.to(dtype)
     if compiled:
         compile_blocks(transformer)
-    return Bare(replace(info, layers=layers), transformer, Stage(attend), size)
+    return Bare(replace(info, layers=layers), transformer, Stage(attend), size, dtype)
