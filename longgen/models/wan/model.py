@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import WanImageToVideoPipeline, WanPipeline
 from torch import Tensor
 
 from longgen.models.common import PipelineModel, files_of, load_pipeline
@@ -23,7 +23,8 @@ class WanModel(PipelineModel):
 
     @classmethod
     def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> WanModel:
-        kind = WanImageToVideoPipeline if info.needs_image else WanPipeline
+        # By name: merely importing the image pipeline makes transformers warn where torchvision is missing.
+        kind = getattr(diffusers, "WanImageToVideoPipeline" if info.needs_image else "WanPipeline")
         return cls(info, load_pipeline(kind, path, options), options)
 
     @classmethod
