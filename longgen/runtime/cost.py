@@ -139,8 +139,8 @@ def forward_flops(info: ModelInfo, run: Forward, tokens: int, key_frames: float)
     if foot is None:
         block = 4 * d * d + 2 * d * info.ffn_dim
         token, word = (block, block) if joint else (block + 2 * d * d, 2 * d * d)
-        return 2 * info.layers * (video * token + words * word + 2 * d * pairs)
+        return 2 * (info.layers + info.control_layers) * (video * token + words * word + 2 * d * pairs)
     apart = run.own_levels or foot.level_always
     levels = 1 if not apart else video if foot.level_per_token else run.latents
     linear = video * foot.token + words * foot.word + levels * foot.level
-    return 2 * linear + 4 * d * (info.layers * pairs + foot.word_layers * words**2)
+    return 2 * linear + 4 * d * ((info.layers + info.control_layers) * pairs + foot.word_layers * words**2)

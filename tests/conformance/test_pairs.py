@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_hunyuan15, tiny_ltx, tiny_skyreels, tiny_vace
+from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_hunyuan15, tiny_images, tiny_ltx, tiny_skyreels, tiny_vace
 
 from longgen import registry
 from longgen.api import Session
@@ -34,10 +34,12 @@ FAMILIES = {
     "hunyuan15": (tiny_hunyuan15.hunyuan15, tiny_hunyuan15.OVERRIDES),
     "skyreels": (tiny_skyreels.skyreels, tiny_skyreels.OVERRIDES),
     "vace": (tiny_vace.vace, {}),
+    "2.1-i2v": (lambda: tiny_images.wan_i2v("2.1"), {"native_size": list(tiny.size("2.1"))}),
+    "cogvideox-5b-i2v": (lambda: tiny_images.cogvideox_i2v("5b"), tiny_cogvideox.OVERRIDES),
 }
 # Families that share another's patches: one method per kind of patch and loop is enough.
 ONE_OF_A_KIND = {"direct", "extend", "fifo", "freelongpp", "freenoise", "riflex", "ultravico", "windows"}
-SOME = dict.fromkeys(("hunyuan15", "skyreels", "vace"), ONE_OF_A_KIND)
+SOME = dict.fromkeys(("hunyuan15", "skyreels", "vace", "2.1-i2v", "cogvideox-5b-i2v"), ONE_OF_A_KIND)
 KINDS = tuple(FAMILIES)
 LENGTH, STEPS = 2.5, 4  # of the native length, one frame less than the VAE decodes
 # Parts that do nothing by themselves: they act beside another method's loop.
@@ -81,6 +83,8 @@ def benches(tmp_path_factory):
         make, told = FAMILIES[kind]
         folder = tiny.save(make(), root / kind, **{**told, "steps": STEPS})
         session = Session(folder, LoadOptions())
+        if session.info.needs_image:
+            tiny_images.image(*session.info.native_size).save(folder / "first.png")
         made = Bench(session, generate(session, "direct").latents)
         made.watch()
         return made
@@ -89,8 +93,9 @@ def benches(tmp_path_factory):
 
 
 def generate(session, method):
-    plan = session.plan(Request(prompt="a red circle moving left", method=method, num_frames=frames_of(session)))
-    return session.run(plan, Job(keep=True))
+    image = str(session.folder / "first.png") if session.info.needs_image else None
+    asked = Request(prompt="a red circle moving left", method=method, num_frames=frames_of(session), image=image)
+    return session.run(session.plan(asked), Job(keep=True))
 
 
 def frames_of(session):

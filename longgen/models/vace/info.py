@@ -10,8 +10,8 @@ from typing import Any
 from longgen.errors import BadInput
 from longgen.models.describe import Files
 from longgen.models.wan import describe as describe_wan
-from longgen.models.wan.info import parameters
-from longgen.types import ModelInfo
+from longgen.models.wan.info import footprint, parameters
+from longgen.types import Footprint, ModelInfo
 
 PIPELINE = "WanVACEPipeline"
 LAYERS = (0, 5, 10, 15, 20, 25, 30, 35)  # the class's default
@@ -42,12 +42,29 @@ def describe(files: Files) -> ModelInfo:
         refusals=reasons | REFUSALS,
         control_layers=len(layers),
         parameters=(info.parameters or 0) + branch_parameters(config, len(layers), wanted),
+        footprint=None if info.footprint is None else branched(info.footprint, config, len(layers), wanted),
     )
 
 
 def branch_parameters(config: Mapping[str, Any], layers: int, channels: int) -> int:
     """Weights of the control branch: blocks with an output projection, one input projection, a patch embedding."""
-    d = int(config.get("num_attention_heads", 40)) * int(config.get("attention_head_dim", 128))
+    d, patch = _width(config), math.prod(config.get("patch_size", (1, 2, 2)))
     one, none = (parameters({**config, "num_layers": n}) for n in (1, 0))
-    patch = math.prod(config.get("patch_size", (1, 2, 2)))
     return layers * (one - none + d * d + d) + d * d + d + channels * patch * d + d
+
+
+def branched(plain: Footprint, config: Mapping[str, Any], layers: int, channels: int) -> Footprint:
+    """The footprint of a Wan with the branch's projections added, and what it holds: all hints, its state, its input."""
+    d, patch = _width(config), math.prod(config.get("patch_size", (1, 2, 2)))
+    one, none = (footprint({**config, "num_layers": n}, {}, None) for n in (1, 0))
+    more = (layers + 1) * d + channels * patch
+    return replace(
+        plain,
+        token=plain.token + layers * (one.token - none.token + d * d) + d * d + channels * patch * d,
+        word=plain.word + layers * (one.word - none.word),
+        moments=tuple(replace(moment, token=moment.token + more) for moment in plain.moments),
+    )
+
+
+def _width(config: Mapping[str, Any]) -> int:
+    return int(config.get("num_attention_heads", 40)) * int(config.get("attention_head_dim", 128))
