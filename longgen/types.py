@@ -99,7 +99,7 @@ class Decode:
     """What a VAE's decoder holds in fp32: values per position of a latent frame, always and per latent of a call.
 
     A call takes min(T, halo + clamp(chunk, least, most)) latents. `pairs` are values per pair of positions of a call,
-    held at another moment.
+    held at another moment. `later` are (T, values per position) that clips of at least T latents hold besides.
     """
 
     fixed: float
@@ -108,6 +108,7 @@ class Decode:
     most: int = 64
     halo: int = 0
     pairs: float = 0.0
+    later: tuple[int, float] = (0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def decode(decoder: Decode, grid: LatentGrid, tiled: bool, chunk: int) -> float:
     area = grid.height * grid.width
     area = min(area, VAE_TILE**2) if tiled else area
     count = min(grid.frames - grid.lead_pad, decoder.halo + min(max(chunk, decoder.least), decoder.most))
-    linear = area * (decoder.fixed + decoder.per_latent * count)
+    first, more = decoder.later
+    linear = area * (decoder.fixed + decoder.per_latent * count + (more if grid.frames >= first else 0))
     return 4 * max(linear, decoder.pairs * (area * count) ** 2)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from longgen.protocols import Context, PromptSchedule
 from longgen.runtime.compose import Composition
+from longgen.runtime.stretches import Stretch
 from longgen.types import Call, Final, LatentGrid, Level, ModelInfo, Schedule, ode_step
 
 TRAIN_STEPS = 1000
@@ -41,7 +42,7 @@ def expected_schedule(info: ModelInfo, steps: int, flow_shift: float | None) -> 
     return Schedule(Level(sigma, 1 - sigma, sigma * TRAIN_STEPS, torch.arange(steps + 1)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Euler:
     """The simplest step rule; a rehearsal needs the number of steps only."""
 
@@ -71,14 +72,15 @@ class Ask:
 
 
 def rehearse(
-    composition: Composition, grid: LatentGrid, info: ModelInfo, schedule: Schedule, cuts: tuple[int, ...] = ()
+    composition: Composition, grid: LatentGrid, info: ModelInfo, schedule: Schedule, part: Stretch | None = None
 ) -> Iterator[Ask]:
-    """The calls of a whole run, over all rounds. Their latents are zeros, one token wide."""
-    small = LatentGrid(grid.frames, 1, grid.patch[1], grid.patch[2], grid.stride, grid.patch, grid.lead_pad)
+    """The calls of a whole run, or of a stretch, over all rounds. Their latents are zeros, one token wide."""
+    part = part or Stretch(0, grid.frames, 0, 0)
+    small = LatentGrid(part.frames, 1, grid.patch[1], grid.patch[2], grid.stride, grid.patch, grid.lead_pad)
     made: list[Sequence[Call]] = []
 
     def denoise(calls: Sequence[Call]) -> list[Tensor]:
-        made.append(calls)
+        made.append([part.place(call) for call in calls])
         return [call.x for call in calls]
 
     def nothing(start: int, stop: int) -> Tensor:
@@ -94,7 +96,6 @@ def rehearse(
         noise=nothing,
         fresh=lambda tag, start, stop: nothing(start, stop),
         device=torch.device("cpu"),
-        cuts=cuts,
     )
     loop, wrapper = composition.loop, composition.wrapper
     finals: list[Tensor] = []

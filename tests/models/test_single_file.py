@@ -108,7 +108,7 @@ def test_weights_of_another_model(bare, tmp_path):
         BadInput, match=r"cannot be read as the WanTransformer3DModel of .*: it lacks some of the weights"
     ):
         _ = load(path, transformers=(str(tmp_path / "half.safetensors"),)).pipe
-    with pytest.raises(BadInput, match="other.safetensors cannot be read as the WanTransformer3DModel"):
+    with pytest.raises(BadInput, match=r"other.safetensors cannot be read as the WanTransformer3DModel"):
         _ = load(path, transformers=(str(tmp_path / "other.safetensors"),)).pipe
     with pytest.raises(BadInput, match="was given 2 times"):
         load(path, transformers=(str(file), str(file)))

@@ -21,7 +21,8 @@ REFUSALS = {
     "per_latent_level": "HunyuanVideo's norms, token refiner and pooled text embedding take one timestep per call",
     "prefix_condition": "HunyuanVideo takes one timestep per call, so a clean prefix cannot have its own",
     "cross_text": "HunyuanVideo carries one text stream beside the video, in the same attention",
-    "image": "only text-to-video checkpoints of HunyuanVideo are supported",
+    "image": "only its text-to-video checkpoints are driven: those for images read the picture into the prompt with a "
+    "language model that sees, and some give the first latent a timestep of its own",
     "control": "HunyuanVideo takes no control video",
 }
 
@@ -29,6 +30,8 @@ REFUSALS = {
 def describe(files: Files) -> ModelInfo:
     """ModelInfo of a HunyuanVideoPipeline folder; values of longgen.json win over the family's defaults."""
     pipeline = files.index.get("_class_name")
+    if pipeline == "HunyuanVideoImageToVideoPipeline":
+        raise BadInput(f"model {files.id} makes videos from an image, which is not supported: {REFUSALS['image']}")
     if pipeline not in PIPELINES:
         raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {', '.join(PIPELINES)}")
     transformer, vae, values = files.config("transformer"), files.config("vae"), {**DEFAULTS, **files.overrides}
@@ -140,7 +143,14 @@ def moments(d: int, head: int, mlp: int, x: int, text: int) -> tuple[Moment, ...
 
 def decode(config: Mapping[str, Any]) -> Decode:
     """HunyuanVideoDecoder3D on a tile of five latents, 17 frames: in the last stage five tensors and two frames of
-    padding, beside the last tile's frames; in the middle a mask over all pairs of positions."""
+    padding; from the second whole tile on, beside the last one's frames: 17 decoded, 13 clamped, 4 to fade. In the
+    middle a mask over all pairs of positions."""
     last, area, latents = next(iter(config.get("block_out_channels", (128, 256, 512, 512)))), 64, 5
-    fixed = area * (2 * last + 3 * 16 - 3 * (5 * last + 3))
-    return Decode(fixed, area * 4 * (5 * last + 3), latents, latents, pairs=1.0)
+    return Decode(
+        fixed=area * (2 * last - 3 * 5 * last),
+        per_latent=area * 4 * 5 * last,
+        least=latents,
+        most=latents,
+        pairs=1.0,
+        later=(8, area * 3 * (17 + 13 + 4)),
+    )
