@@ -9,7 +9,6 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +87,9 @@ class Folder:
         return pipe
 
     def makers(self) -> DiffusionPipeline:
-        """The pipeline without text encoders. The VAE stays in fp32, as its decoder needs it."""
+        """The pipeline without text encoders. VAE and image encoder stay in fp32, as the former's decoder needs it."""
         dtypes = {"default": self.dtype, "vae": torch.float32}
+        dtypes |= {"image_encoder": torch.float32} if "image_encoder" in self.parts else {}
         quantisation = load_options.quantisation(self.options.quantize, self.device)
         parts = dict.fromkeys(name for name in self.parts if name.startswith("text_encoder"))
         parts |= {
@@ -114,7 +114,7 @@ class Folder:
 
 
 def _makes_videos(name: str) -> bool:
-    return name.startswith("transformer") or name.endswith("vae")
+    return name.startswith("transformer") or name.endswith("vae") or name == "image_encoder"
 
 
 def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOptions) -> Folder:
@@ -196,6 +196,7 @@ class PipelineModel:
         self._texts: dict[str, Tensor] = {}
         self.device = self._folder.device if self._folder else torch.device(source._execution_device)
         self._engine: Any = None
+        self._share: Share | None = None
 
     @property
     def pipe(self) -> Any:
@@ -205,6 +206,8 @@ class PipelineModel:
         if self._pipe is None:
             assert self._folder is not None
             self._pipe = self._folder.makers()
+            if self.options.parallel == "ulysses":
+                self._share = split(self.experts, self.device)
         return self._pipe
 
     @property
@@ -263,10 +266,12 @@ class PipelineModel:
         """Whether the engine serves self-attention even where no method asks for it; otherwise diffusers' own does."""
         return self.options.attention not in {"auto", "sdpa"} or self.options.parallel == "ulysses"
 
-    @cached_property
+    @property
     def share(self) -> Share | None:
-        """This process's part of every pass where several processes run it together."""
-        return split(self.experts, self.device) if self.options.parallel == "ulysses" else None
+        """This process's part of every pass where several processes run it together; known once transformers load."""
+        if self.options.parallel == "ulysses":
+            _ = self.pipe
+        return self._share
 
     @property
     def revision(self) -> str | None:

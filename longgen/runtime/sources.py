@@ -73,8 +73,6 @@ def continued(request: Request, video: VideoInfo, loop: Method, info: ModelInfo,
     path, known = Path(str(request.continue_video)), loop.prefix(info)
     if not known:
         raise BadInput(f"--continue needs the method extend, whose chunks continue what is there; not {loop.info.name}")
-    if info.needs_image:
-        raise BadInput(f"--continue: {info.variant} makes videos from an image; continue with a text-to-video model")
     if frames <= video.frames:
         raise BadInput(
             f"--continue: {path} has {video.frames} frames and the whole video would have {frames}; "
@@ -96,11 +94,15 @@ def check_image(request: Request, info: ModelInfo, size: tuple[int, int]) -> lis
         BadInput: an image that the model cannot take or that cannot be read, or none for a model that needs one.
     """
     if request.image is None:
-        if info.needs_image:
+        if info.needs_image and request.continue_video is None:
             raise BadInput(f"{info.variant} makes videos from an image; give one: --image FILE")
         return []
     if "image" not in info.capabilities:
         raise BadInput(f"--image: {info.variant} takes none: {info.refusals.get('image', 'the checkpoint lacks it')}")
+    if request.cache != "none" and not info.needs_image:
+        raise BadInput(
+            f"--cache {request.cache} needs one level per call; {info.variant} has the image at one of its own"
+        )
     height, width = image_size(Path(request.image))
     kept = min(width / size[1], height / size[0]) ** 2 * size[0] * size[1] / (width * height)
     if kept > 0.98:
@@ -137,6 +139,8 @@ def media(plan: Any) -> dict[str, Any]:
     request: Request = plan.request
     start = plan.source.start if plan.source else 0
     image = None if request.image is None else read_image(Path(request.image), plan.size)
+    if plan.source and plan.info.needs_image:  # the run's own first frame is one that is there already
+        (image,) = Fitted(plan.source.path, plan.size, start, 1)
     if request.control is None:
         return {"image": image, "control": None}
     path, grid = Path(request.control), plan.grid

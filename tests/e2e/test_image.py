@@ -16,6 +16,7 @@ from longgen.api import Session
 from longgen.config import Request, validated
 from longgen.errors import BadInput
 from longgen.media.condition import image_size, read_image
+from longgen.media.write import VideoWriter
 from longgen.models.wan.denoiser import WanDenoiser
 from longgen.runtime.run import Job
 
@@ -121,6 +122,23 @@ def test_the_image_is_the_first_frame_of_ltx(tmp_path: Path) -> None:
     assert (outcome.latents[:, :, :1] - first).abs().max() < 1e-5
 
 
+def test_a_video_stands_for_the_image(needy: Path, tmp_path: Path) -> None:
+    """--continue on an image-to-video model: the clip's end is known, and its first frame is what is looked at."""
+    clip = tmp_path / "clip.mkv"
+    with VideoWriter(clip, 12, "ffv1") as writer:
+        for seed in range(9):
+            writer.write(np.asarray(tiny_images.image(seed=seed)))
+    session = Session(needy)
+    told = {"continue_video": str(clip), "num_frames": 33, "method": "extend", "set": {"extend.overlap_latents": 2}}
+    plan = session.plan(ask(needy, None, **told))
+    assert plan.composition.loop.settings["condition"] == "native"
+    outcome = session.run(plan, Job(keep=True))
+    assert outcome.frames is not None and outcome.latents is not None
+    assert outcome.frames.shape[0] == 33 and np.array_equal(outcome.frames[0], np.asarray(tiny_images.image(seed=0)))
+    tail = torch.stack([tiny_images.pixels(tiny_images.image(seed=seed)) for seed in range(4, 9)])
+    assert (outcome.latents[:, :, :2] - session.model.encode_video(tail)).abs().max() < 1e-5
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -151,6 +169,15 @@ def test_models_that_take_none_or_need_one(needy: Path, picture: Path) -> None:
     assert session._model is None
     with pytest.raises(BadInput, match="give one: --image FILE"):
         Session(needy).plan(ask(needy, None))
+
+
+def test_a_step_cache_needs_one_level(tmp_path: Path, picture: Path) -> None:
+    model = tiny.save(tiny.wan("ti2v"), tmp_path / "ti2v", native_size=list(tiny.size("ti2v")))
+    session = Session(model)
+    assert session.plan(ask(model, picture)).size == (64, 96)
+    with pytest.raises(BadInput, match="one level per call"):
+        session.plan(ask(model, picture, cache="first_block"))
+    assert session._model is None
 
 
 def test_learnt_positions_have_one_size(tmp_path: Path, picture: Path) -> None:

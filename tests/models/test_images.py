@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from models import tiny, tiny_cogvideox, tiny_images, tiny_ltx
+from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_images, tiny_ltx
 from torch import Tensor
 
 from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
-from longgen.models import cogvideox, ltx, wan
+from longgen.models import cogvideox, hunyuan, ltx, wan
 from longgen.models.describe import read_folder
 from longgen.protocols import Conditions
 from longgen.types import Call, Dense, LoadOptions, Patch
@@ -301,3 +302,21 @@ def test_what_is_refused():
         wan.from_pipeline(tiny_images.wan_i2v("2.1", pos_embed_seq_len=10))
     with pytest.raises(BadInput, match="image-to-video checkpoints"):
         wan.from_pipeline(tiny_images.wan_i2v("a14b", in_channels=9))
+
+
+@pytest.mark.parametrize("kind", WAN)
+def test_a_batch_is_its_single_calls(kind):
+    model = wan_model(kind)
+    made = seeing(model, 81)
+    calls = [tiny.call(model, 1, frames=frames) for frames in (range(5), range(8, 13), (0, 17, 18, 19, 20))]
+    for one, other in zip(made.denoise_batch(calls), [made.denoise(call) for call in calls], strict=True):
+        assert (one - other).abs().max() < 1e-5
+
+
+def test_hunyuanvideo_from_an_image_is_refused(tmp_path):
+    pipe = tiny_hunyuan.hunyuan()
+    folder = tiny.save(pipe, tmp_path / "model", **tiny_hunyuan.OVERRIDES)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "HunyuanVideoImageToVideoPipeline"}))
+    with pytest.raises(BadInput, match="not supported: only its text-to-video"):
+        hunyuan.describe(read_folder(folder))
