@@ -6,8 +6,9 @@ Knows JSON facts of the model and rehearses the loop. Does not know devices.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from longgen.config import Request
 from longgen.protocols import PromptSchedule
@@ -16,6 +17,7 @@ from longgen.runtime.compose import Composition
 from longgen.runtime.latents import decode_chunk
 from longgen.runtime.memory import Memory
 from longgen.runtime.rehearse import Ask, Forward, expected_schedule, forwards, rehearse
+from longgen.runtime.stretches import Stretch, longest
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
 # Sustained TFLOP/s of whole denoising runs, for a rough time estimate. Orders of magnitude, not promises: the GPU rows
@@ -79,30 +81,31 @@ def estimate(
     request: Request,
     steps: int,
     prompts: PromptSchedule,
-    cuts: tuple[int, ...],
+    parts: Sequence[Stretch],
 ) -> Cost:
-    """The cost of a composition on a video of `grid` in so many steps, told `prompts`."""
+    """The cost of a composition on a video of `grid`, made in `parts`, in so many steps, told `prompts`."""
     schedule = expected_schedule(info, steps, request.flow_shift or info.flow_shift)
     remembered = memory.SOLVERS.get(request.solver or "", info.footprint.memory if info.footprint else 1)
-    seen = walk(rehearse(c, grid, info, schedule, cuts), prompts, info, remembered)
+    asks = chain.from_iterable(rehearse(c, grid, info, schedule, part) for part in parts)
+    seen = walk(asks, prompts, info, remembered)
     calls = seen.calls
     if not seen.whole:
         rounds = c.wrapper.rounds() if c.wrapper else 1
-        calls = sum(n for n, _ in c.loop.calls(grid.frames, steps, info)) * rounds
+        calls = sum(n for part in parts for n, _ in c.loop.calls(part.frames, steps, info)) * rounds
     scale = calls / seen.calls
     route = next((p.method for p in c.parts if "route" in p.slots), None)
     flops = 0.0
     for run, count in seen.runs.items():
         keys = route.key_frames(run.latents, info) if route else float(run.latents)
         flops += scale * count * forward_flops(info, run, grid.tokens, keys)
-    longest = c.loop.view(grid.frames, info)
+    view = c.loop.view(longest(parts), info)
     dtype = request.dtype or ("fp32" if request.device == "cpu" else "bf16")
     chunk = decode_chunk(request.decode_chunk, grid)
     return Cost(
         calls=calls,
         forwards=round(scale * seen.runs.total()),
-        latents_per_call=longest,
-        tokens_per_call=longest // info.patch[0] * grid.tokens,
+        latents_per_call=view,
+        tokens_per_call=view // info.patch[0] * grid.tokens,
         branches=1 if info.embedded_guidance or seen.runs.total() == seen.calls else 2,
         flops=flops,
         memory=memory.estimate(info, grid, _loading(request), seen.runs, seen.held, chunk, dtype),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from longgen import __version__
 from longgen.config import Request
+from longgen.core.windows import image_note
 from longgen.errors import BadInput
 from longgen.runtime import distribute
 from longgen.runtime.compose import Composition, check, compose
 from longgen.runtime.cost import Cost, estimate
 from longgen.runtime.sources import FIELDS, Source, check_control, check_image, continued, digests, levels, look, moved
 from longgen.runtime.sources import notes as source_notes
-from longgen.story.schedules import build, cuts
+from longgen.runtime.stretches import Stretch, longest, stretches
+from longgen.story.schedules import build
 from longgen.types import LatentGrid, ModelInfo, Timeline
 
 
@@ -124,14 +126,18 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     check_control(request, info, frames)
     made = frames - (source.start if source else 0)
     grid = info.grid(made, *size)
-    check(composition, grid.frames, info)
+    seed = _seed(request.seed)
+    timeline = _timeline(request, timeline, source, frames, fps)
+    parts = stretches(timeline, grid, seed)
+    for length in sorted({part.frames for part in parts}):
+        check(composition, length, info)
     _check_cache(request.cache, composition, info)
     distribute.check(request, info, composition, grid)
     steps = request.num_inference_steps or info.steps
     guidance = info.guidance if request.guidance_scale is None else request.guidance_scale
     notes = [*source_notes(source, video, size, frames), *fitted, *_notes(request, info, grid, made, composition)]
+    notes += _loop_notes(info, composition, parts, timeline)
     negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
-    timeline = _timeline(request, timeline, source, frames, fps)
     prompts = build(timeline, request.schedule, grid.stride, guidance, negative)
     shift = request.flow_shift or info.flow_shift
     _check_schedule(request.schedule, info, composition, prompts)
@@ -148,9 +154,9 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         guidance=guidance,
         negative=negative,
         flow_shift=shift,
-        seed=_seed(request.seed),
-        windows=tuple(composition.loop.windows(grid.frames, info)),
-        cost=estimate(composition, grid, info, request, steps, prompts, cuts(timeline, grid.stride)),
+        seed=seed,
+        windows=tuple(window for part in parts for window in part.spans(composition.loop.windows(part.frames, info))),
+        cost=estimate(composition, grid, info, request, steps, prompts, parts),
         notes=tuple(notes),
         source=source,
         control_levels=levels(request, info, frames),
@@ -241,13 +247,31 @@ def _notes(request: Request, info: ModelInfo, grid: LatentGrid, frames: int, com
     notes = []
     if grid.pixel_frames != frames:
         notes.append(f"{frames} frames: {grid.pixel_frames} are decoded ({grid.frames} latents), the rest is trimmed")
-    view = composition.loop.view(grid.frames, info)
+    if request.image is not None and not info.needs_image and len(composition.loop.windows(grid.frames, info)) > 1:
+        notes.append("the image is the first frame; windows that do not begin there do not see it")
+    if info.embedded_guidance and request.negative_prompt:
+        notes.append(f"warning: the negative prompt has no effect: {info.variant} reads the guidance scale instead")
+    if request.seed == -1:
+        notes.append("the seed was drawn and is recorded beside the output")
+    return notes
+
+
+def _loop_notes(info: ModelInfo, composition: Composition, parts: Sequence[Stretch], timeline: Timeline) -> list[str]:
+    """What the methods say of the longest run of the loop, and what calls of its length mean for the checkpoint."""
+    notes = []
+    if len(parts) > 1:
+        lengths = ", ".join(str(part.stop - part.start) for part in parts)
+        notes.append(f"hard cuts: stretches of {lengths} latents, each made as a video of its own")
+        notes += image_note(info, seen=False)
+    made = longest(parts)
+    view = composition.loop.view(made, info)
     for method in composition.methods:  # what acts inside calls alone is told the length of a call
         inside = set(method.info.slots) <= {"rope", "route", "logits"}
-        notes.extend(method.notes(view if inside else grid.frames, info))
-    if composition.stabilisers and not composition.chain:
+        notes.extend(method.notes(view if inside else made, info))
+    if composition.stabilisers and composition.loop.info.finality == "end":
         named = ", ".join(m.info.name for m in composition.stabilisers)
-        notes.append(f"warning: {named} matches later chunks to the first, and {composition.loop.info.name} has none")
+        idle = "; there is none, so nothing changes" if len(timeline.shots) == len(parts) else ""
+        notes.append(f"{named} matches later shots to the first one since a cut{idle}")
     if view > info.native_latents and not any(
         s in p.slots for p in composition.parts for s in ("rope", "logits", "route")
     ):
@@ -260,10 +284,4 @@ def _notes(request: Request, info: ModelInfo, grid: LatentGrid, frames: int, com
             f"warning: calls of {view} latents: the positions that this checkpoint learnt are those of "
             f"{info.native_latents}; others are computed. Windows of native length suit it"
         )
-    if request.image is not None and not info.needs_image and len(composition.loop.windows(grid.frames, info)) > 1:
-        notes.append("the image is the first frame; windows that do not begin there do not see it")
-    if info.embedded_guidance and request.negative_prompt:
-        notes.append(f"warning: the negative prompt has no effect: {info.variant} reads the guidance scale instead")
-    if request.seed == -1:
-        notes.append("the seed was drawn and is recorded beside the output")
     return notes
