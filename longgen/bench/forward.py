@@ -134,7 +134,7 @@ def timed(
     """Seconds of every side in every round, after a round of warming up; and peak bytes on CUDA."""
     where, kind = torch.device(device), getattr(torch, dtype)
     level = expected_schedule(info, 50, info.flow_shift)[0]
-    made = bare(info, size, layers, lambda *a, **k: None, device, kind, compiled)
+    made = bare(info, size, layers, choose("auto", where, kind, info.head_dim).attend, device, kind, compiled)
     spent: dict[str, list[float]] = {name: [] for name in ways}
     peak: dict[str, int | None] = dict.fromkeys(ways)
     for round in range(rounds + 1):

@@ -30,7 +30,7 @@ from longgen.cli.progress import say
 from longgen.config import Request, parse_settings
 from longgen.errors import BadInput
 from longgen.runtime.checkpoint import Checkpoint
-from longgen.runtime.latents import to_uint8
+from longgen.runtime.latents import decode_chunk, to_uint8
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import SAVE_EVERY
 from longgen.runtime.sample import Progress, Sampler, conditions
@@ -67,7 +67,8 @@ class Film:
         at = self.plan.info.stride * self.first  # a decoder's first latent makes one frame: the last of its latent's
         held = np.empty((0, *self.plan.size, 3), np.uint8)
         with closing(self._latents()) as latents:
-            for chunk in self.session.model.decode(latents, self.plan.request.decode_chunk):
+            per_call = decode_chunk(self.plan.request.decode_chunk, self.plan.grid)
+            for chunk in self.session.model.decode(latents, per_call):
                 fresh = max(0, self.shown + len(held) - at)
                 at += len(chunk)
                 held = np.concatenate([held, to_uint8(chunk)[fresh:]])
@@ -110,12 +111,13 @@ def _finals(progress: Progress) -> Iterator[Tensor]:
 
 def run(
     rows: Rows, method: str = "fifo", frames: int = 28_800, steps: int = 16, prompt: str = PROMPT, seed: int = 0,
-    decode_chunk: int = 16, window_batch: int = 1, minute: int = 480, settings: str = "", work: str = "",
+    chunk: int = 16, window_batch: int = 1, minute: int = 480, settings: str = "", work: str = "",
 ) -> None:  # fmt: skip
     """Make and judge `frames` frames, a row that grows by one reading per minute.
 
     Args:
         method: one that streams (fifo, extend): memory and checkpoint stay small whatever the length.
+        chunk: latents per decoder call.
         minute: frames per minute of video (8 fps).
         settings: "method.key=value", several with semicolons.
         work: folder of the checkpoint; by default one in the system's folder for temporary files.
@@ -123,7 +125,7 @@ def run(
     session = Session("shapes", LoadOptions())
     asked = Request(
         prompt=prompt, num_frames=frames, num_inference_steps=steps, method=method, seed=seed,
-        decode_chunk=decode_chunk, window_batch=window_batch, set=parse_settings([s for s in settings.split(";") if s]),
+        decode_chunk=chunk, window_batch=window_batch, set=parse_settings([s for s in settings.split(";") if s]),
     )  # fmt: skip
     plan = session.plan(asked)
     if plan.composition.loop.info.finality != "stream":

@@ -89,8 +89,8 @@ def memory(folder: Path, args: list[str]) -> list[str]:
 
 def hour(folder: Path, args: list[str]) -> list[str]:
     """One line per long run: what the judge read in its minutes, and how memory grew after the first of them."""
-    head = ("method", "frames", "minutes", "kept", "colour", "shape", "background", "motion", "jumps per minute")
-    head += ("growth of the process", "growth of live tensors", "processor time (min)", "processes")
+    head = ["method", "frames", "minutes", "kept", "colour", "shape", "background", "motion", "jumps per minute"]
+    head += ["growth of the process", "growth of live tensors", "processor time (min)", "processes"]
 
     def cells(row: Row) -> list[str]:
         read = list(row["minutes"].values())

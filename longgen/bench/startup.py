@@ -49,8 +49,8 @@ def run(rows: Rows, rounds: int = 5) -> None:
             taken = seconds(words)
             if round:
                 spent[name].append(taken)
-    for name, taken in spent.items():
-        wall, cpu = ([t[i] for t in taken] for i in range(2))
+    for name, every in spent.items():
+        wall, cpu = ([t[i] for t in every] for i in range(2))
         values = {"seconds": wall, "seconds_median": statistics.median(wall), "cpu_median": statistics.median(cpu)}
         say(f"{name}: {rows.add({'command_timed': name}, {**values, 'rounds': rounds})['seconds_median']} s")
 

@@ -62,7 +62,8 @@ class Bare:
 
     def _install(self, patch: Patch) -> AbstractContextManager[Any]:
         if self.info.family == "ltx":
-            return ltx.installed(self.transformer, patch, self.stage, True, self.info.stride / self.info.fps)
+            step = self.info.stride / self.info.fps
+            return ltx.installed(self.transformer, patch, self.stage, True, lambda latents: latents * step)
         return wan.installed(self.transformer, patch, self.stage, True)
 
     def _wan(self, x: Tensor, t: Tensor, text: Tensor, grid: tuple[int, int, int]) -> Tensor:

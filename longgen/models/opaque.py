@@ -8,7 +8,7 @@ processors; does not know what they do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -21,7 +21,8 @@ class Rows(Protocol):
     """A processor: what it computes from tensors, eagerly, and its number."""
 
     number: Tensor
-    compute: Callable[..., Sequence[Tensor]]
+
+    def compute(self, *tensors: Any, **_: Any) -> Sequence[Tensor]: ...
 
 
 # An operation takes tensors alone, so processors are found by number; they live as long as their patch is worn.
@@ -43,7 +44,7 @@ def run(processor: Rows, tensors: list[Tensor], like: list[int]) -> Sequence[Ten
         like: for each output the tensor whose shape and dtype it has.
     """
     if torch.compiler.is_compiling():
-        return _operation(processor.number, tensors, like)  # type: ignore[no-any-return]
+        return _operation(processor.number, tensors, like)
     return processor.compute(*tensors)
 
 

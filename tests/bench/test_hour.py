@@ -16,7 +16,7 @@ from longgen.config import Request
 from longgen.errors import BadInput
 from longgen.runtime.checkpoint import Checkpoint
 
-TINY = {"frames": 60, "minute": 20, "steps": 2, "settings": "fifo.partitions=1", "decode_chunk": 2}
+TINY = {"frames": 60, "minute": 20, "steps": 2, "settings": "fifo.partitions=1", "chunk": 2}
 
 
 def film(session: Session, folder: Path) -> hour.Film:
