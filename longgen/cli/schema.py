@@ -11,7 +11,7 @@ from longgen.errors import unknown
 
 
 def schema_command(
-    kind: Annotated[str, typer.Argument(help="story or recipe")],
+    kind: Annotated[str, typer.Argument(help="story, recipe or run")],
 ) -> None:
     """The JSON Schema of a file format, for editors and programs."""
     if kind == "story":
@@ -22,5 +22,9 @@ def schema_command(
         from longgen.config import Request
 
         typer.echo(as_json(Request.model_json_schema()))
+    elif kind == "run":
+        from longgen.runtime.facts import json_schema as run_schema
+
+        typer.echo(as_json(run_schema()))
     else:
-        raise unknown("schema", kind, ("story", "recipe"))
+        raise unknown("schema", kind, ("story", "recipe", "run"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,46 @@ def test_one_of_many_stories(tmp_path: Path) -> None:
     assert [s.prompt for s in read_file(f"{file}#2", clock).timeline(clock).shots] == ["b", "c"]
     with pytest.raises(BadInput, match="#3 is none of its 2 stories"):
         read_file(f"{file}#3", clock)
+
+
+def longlive(folder: Path, captions: list[Any], durations: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, caption in enumerate(captions):
+        if caption is not None:
+            (folder / f"{k}.json").write_text(json.dumps({"caption": caption}))
+    if durations is not None:
+        (folder / "shot_durations.txt").write_text(durations)
+    return folder
+
+
+def test_a_longlive_folder(tmp_path: Path) -> None:
+    """Chunks of 8 latents: 2, 1 and 3 of them are 61, 32 and 96 frames; every shot but the first is cut."""
+    shots = ["a fox {here}", "The scene transitions. a cat", "a dog"]
+    told = read_file(longlive(tmp_path / "x" / "caption" / "one", shots, "2 1, 3\n"), Clock(FPS))
+    assert told.dialect == "longlive"
+    assert said(told.timeline(Clock(FPS))) == [("a fox {here}", 0, 61), ("a cat", 61, 93), ("a dog", 93, 189)]
+    assert [s.transition for s in told.timeline(Clock(FPS)).shots] == ["continue", "cut", "cut"]
+    shared = read_file(longlive(tmp_path / "two", ["a", "b"]), Clock(FPS)).timeline(Clock(FPS, 81))
+    assert said(shared) == [("a", 0, 41), ("b", 41, 81)]
+    with pytest.raises(BadInput, match="stories lie in caption/one"):
+        read_file(tmp_path / "x", Clock(FPS))
+
+
+@pytest.mark.parametrize(
+    ("captions", "durations", "says"),
+    [
+        (["a", None, "b"], None, r"1\.json is missing"),
+        (["a", 3], None, r"1\.json must hold a mapping with the key caption"),
+        (["a", " "], None, "a prompt must be a text"),
+        (["a", "b"], "2", "2 captions need 2 durations .got 1."),
+        (["a", "b"], "2 0", "whole numbers of chunks from 1 on"),
+        (["a", "b"], "2 x", "whole numbers of chunks from 1 on"),
+    ],
+)
+def test_faults_of_a_folder_are_named(captions: list[Any], durations: str | None, says: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=says) as caught:
+        read_file(longlive(tmp_path, captions, durations), Clock(FPS))
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
 
 
 def test_ten_thousand_shots() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from longgen.errors import BadInput, unknown
 from longgen.story.dialects.documents import CONTINUATION, HOLOCINE, LTX, STORYMEM, VBENCH
+from longgen.story.dialects.folders import LONGLIVE, open_folder
 from longgen.story.dialects.lines import BARS, LINES, PLAIN, SECONDS, SECTIONS
 from longgen.story.dialects.maps import MAPS
 from longgen.story.dialects.source import Dialect, Source
@@ -44,6 +45,7 @@ DIALECTS: dict[str, Dialect] = {
     "ltx": LTX,
     "vbench": VBENCH,
     "continuation": CONTINUATION,
+    "longlive": LONGLIVE,
     "sections": SECTIONS,
     "map": MAPS,
     "story": OWN,
@@ -106,7 +108,9 @@ def read_source(source: Source, clock: Clock, dialect: str | None = None, option
 
 
 def open_file(path: str | Path) -> Source:
-    """The source in a file; `FILE#3` picks the third entry of a list of stories."""
+    """The source in a file or a folder; `FILE#3` picks the third entry of a list of stories."""
+    if Path(path).is_dir():
+        return open_folder(Path(path))
     file, _, pick = str(path).rpartition("#")
     if not file or not pick.isdecimal() or Path(path).exists():
         file, pick = str(path), ""
