@@ -27,6 +27,7 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("windows", {}),
     ("windows", {"windows.plan": "uniform"}),
     ("flowlong", {}),
+    ("overview", {}),
     ("freenoise.noise,windows", {}),
     ("freeinit,windows", {}),
     ("fifo", {}),
@@ -74,7 +75,9 @@ class Euler:
     def init(self, start: int = 0) -> Mapping[str, Any]:
         return {}
 
-    def step(self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int) -> tuple[Tensor, Mapping[str, Any]]:
+    def step(
+        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
+    ) -> tuple[Tensor, Mapping[str, Any]]:
         return ode_step(x, clean, self.schedule[row], self.schedule[row + 1]), memory
 
 
