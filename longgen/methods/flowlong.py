@@ -74,6 +74,8 @@ class FlowLong(Method):
     def notes(self, frames: int, info: ModelInfo) -> list[str]:
         sized = self.sized(info)
         count = len(self.plan_at(frames, info))
+        if frames <= sized.window:
+            return [f"flowlong: one window covers the {frames} latents"]
         own = "flowlong steps by its own first-order rule; --solver gives the noise levels only"
         seen = image_note(info, bool(image_head(info, sized))) if count > 1 else []
         return [*rounded(self.settings, sized, info), f"{count} {sized.describe(info)}", own, *seen]

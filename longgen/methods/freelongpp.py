@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from longgen.core.spectral import Padding, correction, lowpass
@@ -24,6 +25,16 @@ def branches(scales: list[int], frames: int, native: int) -> list[int]:
     ([1, 2, 4], [1, 2, 4, 8], [1, 2])
     """
     return scales[: sum(a * native < frames for a in scales) + 1]
+
+
+def kept(frames: int, share: float) -> list[int]:
+    """⌈share·T⌉ frames, evenly spread from the first on.
+
+    >>> kept(6, 0.5), kept(7, 0.7)
+    ([0, 2, 4], [0, 1, 2, 4, 5])
+    """
+    places = (int(i / share + 1e-9) for i in range(frames))
+    return [place for place in places if place < frames]
 
 
 class FreeLongPP(Method):
@@ -79,8 +90,10 @@ class FreeLongPP(Method):
 
     def _thinned(self, x: Tensor, frames: int) -> Tensor:
         """Keys or values [B, T·P, N, D], rotated already, of a uniform share of the frames."""
-        step = max(1, round(1 / self.keys))
-        return x if step == 1 else x.unflatten(1, (frames, -1))[:, ::step].flatten(1, 2)
+        if self.keys == 1:
+            return x
+        index = torch.tensor(kept(frames, self.keys), device=x.device)
+        return x.unflatten(1, (frames, -1)).index_select(1, index).flatten(1, 2)
 
     def _filters(self, used: list[int], grid: tuple[int, int, int]) -> list[list[Tensor | None]]:
         padding: Padding = self.padding
@@ -93,7 +106,7 @@ class FreeLongPP(Method):
             return float(frames)
         used = branches(self.factors(), frames, native)
         near = sum(b - a for scale in used[:-1] for a, b in band(frames, scale * native, self.border))
-        return near / frames + -(-frames // max(1, round(1 / self.keys)))
+        return near / frames + len(kept(frames, self.keys))
 
     def check(self, frames: int, info: ModelInfo) -> None:
         self.factors()

@@ -53,11 +53,12 @@ class Riflex(Method):
         return Patch(freqs=partial(rope.lower, index=index, length=length, margin=self.margin))
 
     def notes(self, frames: int, info: ModelInfo) -> list[str]:
-        if info.rope.kind not in ("table", "argument"):
+        if not info.rope.dim:
             return []
         theta = rope.thetas(info.rope)
-        index = rope.intrinsic(theta, info.native_latents / self.unit) if self.k == "auto" else self.k - 1
-        period = float(rope.periods(theta)[index]) * self.unit
+        latent = info.stride / info.fps if info.rope.kind == "coords" else 1 / self.unit  # one, in units of positions
+        index = rope.intrinsic(theta, info.native_latents * latent) if self.k == "auto" else self.k - 1
+        period = float(rope.periods(theta)[index]) / latent
         if frames <= max(info.native_latents, period):
             return [f"riflex: no-op, {frames} latents are within the period {period:.1f} of frequency k = {index + 1}"]
         return [f"riflex: frequency k = {index + 1}, period {period:.1f} latents"]

@@ -5,6 +5,7 @@ Knows the registry and the declarations of methods. Loads no weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -13,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from longgen import registry
+from longgen.core.windows import sizes
 from longgen.errors import BadInput, unknown
 from longgen.protocols import CAPABILITIES, Method, Setting
 from longgen.types import Attend, CrossHook, ModelInfo, Patch, Site, Slot, View
@@ -143,6 +145,8 @@ def _legal(key: str, value: Any, setting: Setting) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"--set {key} must be a number (got {value!r})")
+    if not math.isfinite(value):
+        raise BadInput(f"--set {key} must be a finite number (got {value!r})")
     low = float("-inf") if setting.low is None else setting.low
     high = float("inf") if setting.high is None else setting.high
     if not low <= value <= high:  # also false for NaN
@@ -183,6 +187,7 @@ def check(composition: Composition, frames: int, info: ModelInfo) -> None:
                 reason = info.refusals.get(need, f"{info.variant} lacks: {CAPABILITIES[need]}")
                 raise BadInput(f"method {part.name!r} cannot run on {info.variant}: {reason}")
         part.method.check(frames, info)
+        _check_window(part, frames, info)
     view = composition.loop.view(frames, info)
     limit = info.rope.limit
     if limit is not None and view > limit:
@@ -190,6 +195,18 @@ def check(composition: Composition, frames: int, info: ModelInfo) -> None:
             f"{view} latents in one call are beyond the model's table of {limit} positions; "
             "use a method with windows (windows, freenoise.noise,windows), fifo or extend"
         )
+
+
+def _check_window(part: Part, frames: int, info: ModelInfo) -> None:
+    """Refuse a window that was asked for and is longer than the video; the default one may be."""
+    settings = part.method.settings
+    for name in ("window", "window_latents"):
+        asked = settings.get(name) if "loop" in part.slots else None
+        if asked is not None and sizes({name: asked}, info).window > max(frames, info.latents_for(1)):
+            raise BadInput(
+                f"--set {part.name}.{name} {asked} is longer than the video of {frames} latents "
+                f"({(frames - info.lead_pad - 1) * info.stride + 1} frames); make it shorter, or leave it out"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- combining patches

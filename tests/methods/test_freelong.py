@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from longgen.core.shuffle import shuffled_noise
 from longgen.core.windows import band
 from longgen.errors import BadInput
 from longgen.methods.freelong import FreeLong
-from longgen.methods.freelongpp import FreeLongPP, branches
+from longgen.methods.freelongpp import FreeLongPP, branches, kept
 from longgen.methods.specmix import SpecMix
 from longgen.types import Dense, FrameWindow, Interval, Rope
 
@@ -206,6 +207,21 @@ def test_key_subsampling_takes_every_second_frame_after_rotation() -> None:
     thinned = masked(q, k, v, lambda i, j: j % 2 == 0)
     assert torch.allclose(ours.double(), local + lowpassed(thinned - local, 12, (0.25, 0, 0)), atol=2e-6)
     assert torch.equal(outputs(FreeLongPP(keys=1.0), 12)[0], outputs(FreeLongPP(), 12)[0])
+
+
+@pytest.mark.parametrize("share", [0.1, 1 / 3, 0.5, 0.7, 0.95])
+def test_any_share_of_the_keys_is_taken_evenly(share: float) -> None:
+    for frames in range(4, 40):
+        taken = kept(frames, share)
+        gaps = {b - a for a, b in pairwise([*taken, frames])}
+        assert taken[0] == 0 and len(taken) == math.ceil(round(share * frames, 9)) <= frames
+        assert max(gaps) - min(gaps) <= 1 or frames - taken[-1] == min(gaps), (frames, taken)
+    ours, q, k, v = outputs(FreeLongPP(keys=share, scales="1,2"), 12)
+    local = masked(q, k, v, lambda i, j: abs(i - j) <= 1)
+    thinned = masked(q, k, v, lambda i, j: j in kept(12, share))
+    assert torch.allclose(ours.double(), local + lowpassed(thinned - local, 12, (0.25, 0, 0)), atol=2e-6)
+    seen = FreeLongPP(keys=share, scales="1,2").key_frames(12, INFO)
+    assert seen == FreeLongPP(scales="1,2").key_frames(12, INFO) - 12 + math.ceil(12 * share - 1e-9)
 
 
 def test_windows_count_frames_whatever_the_resolution() -> None:

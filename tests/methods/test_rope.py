@@ -121,3 +121,7 @@ def test_riflex_says_what_it_does() -> None:
     info = model_info(native=21, rope=WAN)
     assert Riflex().notes(22, info) == ["riflex: no-op, 22 latents are within the period 22.1 of frequency k = 4"]
     assert Riflex().notes(81, info) == ["riflex: frequency k = 4, period 22.1 latents"]
+    seconds = model_info(native=16, rope=LTX, stride=8, fps=24.0)
+    index = intrinsic(thetas(LTX), 16 * 8 / 24)
+    period = float(periods(thetas(LTX))[index]) * 24 / 8
+    assert Riflex().notes(64, seconds) == [f"riflex: frequency k = {index + 1}, period {period:.1f} latents"]
