@@ -27,13 +27,23 @@ from longgen.story.timeline import check, from_prompts, join_bars
 from longgen.types import LoadOptions, Timeline, Transition
 
 COUNTS = (2, 3, 6)
-METHODS = ("direct", "windows", "freenoise", "freenoise.noise,windows", "extend", "fifo")
-# What differs: a cut comes at once under every schedule, and `hold` ramps into a blend as `travel` does.
-SCHEDULES: dict[Transition, tuple[str, ...]] = {
-    "cut": ("hold", "window", "blend", "inject", "relay"),
-    "continue": ("hold", "window", "travel", "blend", "inject", "relay"),
-    "blend": ("hold", "blend"),
-}
+DEFAULT = "freenoise.noise,windows"
+# (transition, schedule, method). A cut makes a video of each shot, under every schedule the same, and `hold` ramps into
+# a blend as `travel` does; where one shot passes into the next without either, everything differs.
+CELLS: tuple[tuple[Transition, str, str], ...] = (
+    ("cut", "hold", DEFAULT),
+    ("blend", "hold", DEFAULT),
+    ("blend", "blend", DEFAULT),
+    *(("continue", name, DEFAULT) for name in ("hold", "window", "travel", "blend", "inject", "relay:tail=2")),
+    *(
+        ("continue", name, method)
+        for method in ("windows", "freenoise", "extend", "direct")
+        for name in ("hold", "blend")
+    ),
+    ("continue", "hold", "windows,ditctrl"),
+    ("continue", "hold", "fifo"),
+    ("cut", "hold", "fifo"),
+)
 
 
 def run(
@@ -41,7 +51,7 @@ def run(
     stories: int = 20,
     first: int = 0,
     counts: str = "",
-    transitions: str = "cut;continue;blend",
+    transitions: str = "",
     schedules: str = "",
     methods: str = "",
     steps: int = 12,
@@ -52,16 +62,16 @@ def run(
     Args:
         stories: how many of each count; half of them choose, half report.
         first: index of the story to begin with, so that processes can share the work.
-        counts, transitions, schedules, methods: lists with `;` between; empty for all.
+        counts, transitions, schedules, methods: lists with `;` between, of what to make of `CELLS`; empty for all.
         shot_frames: pixel frames of each shot.
     """
     teller = Teller(rows, Session("shapes", LoadOptions(dtype="fp32")), steps, shot_frames)
+    wanted = [_listed(text) for text in (transitions, schedules, methods)]
+    made = [cell for cell in CELLS if all(not names or part in names for part, names in zip(cell, wanted))]
     for index in range(first, stories):
         for count in [int(c) for c in _listed(counts)] or COUNTS:
-            for kind in _listed(transitions):
-                for schedule in _listed(schedules) or SCHEDULES[kind]:  # type: ignore[index]
-                    for method in _listed(methods) or METHODS:
-                        teller.tell(tell(count, index, shot_frames, kind), schedule, method)  # type: ignore[arg-type]
+            for transition, schedule, method in made:
+                teller.tell(tell(count, index, shot_frames, transition), schedule, method)
         say(f"story {index + 1} of {stories}")
 
 

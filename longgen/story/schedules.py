@@ -170,7 +170,7 @@ class Inject(Ramps):
 
     Between two shots of n latents together, 3n//8 hold, n − 2·(3n//8) ramp with end points included, the rest hold.
     Where σ is inside `interval`, all layers see that sequence; elsewhere the first `split` of the layers see one text
-    for all latents: the first shot's in the paper (eq. 11), the last shot's in the public code.
+    for all latents: the first shot's in the paper (eq. 11), the last shot's in the public code. A hard cut begins anew.
 
     Args:
         variant: "paper" or "code", which differ in the fixed text.
@@ -187,9 +187,13 @@ class Inject(Ramps):
         split: float = 0.5,
     ) -> None:
         super().__init__(*common)
-        self.fixed = 0 if variant == "paper" else len(self.timeline.shots) - 1
         self.low, self.high, self.split = low, high, split
         self._spans = spans(self.timeline, self.stride)
+        shots = self.timeline.shots
+        since = [k for k, shot in enumerate(shots) if not k or shot.transition == "cut"]  # where a cut begins anew
+        firsts = [max(k for k in since if k <= j) for j in range(len(shots))]
+        lasts = [min((k for k in since if k > j), default=len(shots)) - 1 for j in range(len(shots))]
+        self._fixed = firsts if variant == "paper" else lasts
 
     def ramp(self, k: int) -> tuple[float, float]:
         shot = self.timeline.shots[k]
@@ -206,8 +210,8 @@ class Inject(Ramps):
         inside = (sigma >= self.low) & (sigma <= self.high)
         if bool(inside.all()) or len(self.texts) == 1:
             return mixed
-        one = self._text_of[self.fixed].float()
-        early = torch.where(inside[:, None], mixed.weights, one)
+        shots = [sum(a <= i for a, _ in self._spans[1:]) for i in frames]
+        early = torch.where(inside[:, None], mixed.weights, self._text_of[[self._fixed[k] for k in shots]].float())
         return replace(mixed, early=early, split=self.split)
 
 

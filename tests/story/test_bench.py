@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from longgen.bench.rows import Rows
-from longgen.bench.story import SCHEDULES, Tale, tell
+from longgen.bench.story import CELLS, Tale, tell
 from longgen.bench.story_scores import ATTRIBUTES, Score, change, changed, labels, score, shares
 from longgen.bench.story_tables import TABLES, cells, choose, ratio
 from longgen.core.noise import generator
@@ -162,4 +162,4 @@ def test_the_interval_of_a_ratio_against_resampling() -> None:
 def test_rows_stay_small(tmp_path: Path) -> None:
     """20 stories of each count under every schedule and method stay well under what a repository can bear."""
     size = len(json.dumps(Score([0.1234] * 4, [0.1234] * 4, 0.1, 0.1, [-11.5] * 5, 5, 0.1, 0.1).to_dict()))
-    assert size * 60 * sum(map(len, SCHEDULES.values())) < 300_000
+    assert size * 60 * len(CELLS) < 300_000

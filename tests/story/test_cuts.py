@@ -58,6 +58,14 @@ def test_each_side_of_a_cut_is_what_it_is_alone(session: Session, method: str) -
     assert torch.equal(told[:, :, :8], before) and torch.equal(told[:, :, 8:], after[:, :, 1:])
 
 
+def test_shots_that_are_cut_are_the_same_under_every_schedule(session: Session) -> None:
+    told = latents(session, Timeline(SHOTS, 16), "windows")
+    for schedule in ("window", "travel", "blend", "inject", "inject:variant=code"):
+        assert torch.equal(latents(session, Timeline(SHOTS, 16), "windows", schedule=schedule), told), schedule
+    near = latents(session, Timeline(SHOTS, 16), "windows", schedule="relay")
+    assert torch.allclose(near, told, atol=1e-3), "what is left of the other shots' texts: e^-C"
+
+
 def test_without_a_cut_nothing_is_apart(session: Session) -> None:
     shots = (TWO.shots[0], replace(TWO.shots[1], transition="continue"))
     assert not torch.equal(latents(session, Timeline(shots, 16), "windows"), latents(session, TWO, "windows"))

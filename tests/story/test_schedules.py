@@ -189,6 +189,18 @@ def test_injection_splits_two_prompts_as_published(total: int) -> None:
     torch.testing.assert_close(weights[:, 1], want)
 
 
+@pytest.mark.parametrize(("variant", "fixed"), [("paper", (0, 0, 2, 2, 4)), ("code", (1, 1, 3, 3, 4))])
+def test_injection_begins_anew_after_a_cut(variant: str, fixed: tuple[int, ...]) -> None:
+    shots = [
+        Shot("abcde"[k], 20 * k, 20 * k + 20, f"s{k}", transition="cut" if k in (2, 4) else "continue")
+        for k in range(5)
+    ]
+    mix = build(Timeline(tuple(shots), 8), "inject", 4, 5.0, variant=variant).mix(tuple(range(26)), level(0.5))
+    shot_of = [max(k for k in range(5) if centre(i, 4) >= 20 * k) for i in range(26)]
+    assert mix.early is not None
+    assert mix.early.argmax(1).tolist() == [fixed[k] for k in shot_of] and mix.early.sum(1).eq(1).all()
+
+
 @pytest.mark.parametrize(("variant", "fixed"), [("paper", 0), ("code", 1)])
 def test_injection_fixes_the_early_layers_outside_its_levels(variant: str, fixed: int) -> None:
     schedule = build(from_prompts(["a", "b"], 81, 16), "inject", 4, 5.0, variant=variant)
