@@ -17,7 +17,7 @@ PIPELINE = "WanVACEPipeline"
 LAYERS = (0, 5, 10, 15, 20, 25, 30, 35)  # the class's default
 REFUSALS = {
     "per_latent_level": "its transformer takes one timestep per call",
-    "cache": "its control hints enter between the blocks, where a step cache leaves blocks out",
+    "cache": "control hints enter between the blocks, and a step cache adds them twice",
 }
 
 
