@@ -79,6 +79,7 @@ def shift_of(config: Mapping[str, Any]) -> float | None:
 def _build(scheduler: SchedulerMixin, name: str, flow_shift: float | None) -> SchedulerMixin:
     """A fresh scheduler of the wanted rule that takes clean estimates where it can ("sample" prediction)."""
     config = dict(scheduler.config)
+    config.pop("_use_default_values", None)  # from_config would put back the default of all that it names
     shift = shift_of(config) if flow_shift is None else flow_shift
     train = config.get("num_train_timesteps", 1000)
     if not is_flow(scheduler) and name != "default":

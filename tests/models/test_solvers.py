@@ -31,8 +31,9 @@ def ddim(kind=CogVideoXDDIMScheduler):
 
 
 def sde():
-    config = dict(dpm().config) | {"algorithm_type": "sde-dpmsolver++"}
-    return DPMSolverMultistepScheduler.from_config(config)
+    return DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, algorithm_type="sde-dpmsolver++"
+    )
 
 
 def ancestral():
@@ -100,6 +101,14 @@ def test_named_rules_keep_the_checkpoints_shift(name):
         assert torch.equal(solver.schedule.table.t[:-1], want.timesteps)
     shifted = solvers.make(tiny.unipc(3.0), name, 7, flow_shift=5.0)
     assert torch.equal(shifted.schedule.table.sigma, solver.schedule.table.sigma)
+
+
+def test_a_shift_replaces_a_default_too():
+    """diffusers remembers which values of a config were defaults, and would put them back."""
+    solver = solvers.make(FlowMatchEulerDiscreteScheduler(), None, 7, flow_shift=3.0)
+    want = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    want.set_timesteps(7)
+    assert torch.equal(solver.schedule.table.sigma, want.sigmas)
 
 
 @pytest.mark.parametrize("name", ["euler", "ddim"])
