@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_hunyuan15, tiny_images, tiny_ltx, tiny_skyreels, tiny_vace
+from models import (
+    tiny,
+    tiny_cogvideox,
+    tiny_hunyuan,
+    tiny_hunyuan15,
+    tiny_images,
+    tiny_ltx,
+    tiny_ltx2,
+    tiny_skyreels,
+    tiny_vace,
+)
 
 from longgen import registry
 from longgen.api import Session
@@ -33,13 +43,14 @@ FAMILIES = {
     "hunyuan": (tiny_hunyuan.hunyuan, tiny_hunyuan.OVERRIDES),
     "hunyuan15": (tiny_hunyuan15.hunyuan15, tiny_hunyuan15.OVERRIDES),
     "skyreels": (tiny_skyreels.skyreels, tiny_skyreels.OVERRIDES),
+    "ltx2": (tiny_ltx2.ltx2, {**tiny_ltx2.OVERRIDES, "fps": 12.5}),
     "vace": (tiny_vace.vace, {}),
     "2.1-i2v": (lambda: tiny_images.wan_i2v("2.1"), {"native_size": list(tiny.size("2.1"))}),
     "cogvideox-5b-i2v": (lambda: tiny_images.cogvideox_i2v("5b"), tiny_cogvideox.OVERRIDES),
 }
 # Families that share another's patches: one method per kind of patch and loop is enough.
 ONE_OF_A_KIND = {"direct", "extend", "fifo", "freelongpp", "freenoise", "riflex", "ultravico", "windows"}
-SOME = dict.fromkeys(("hunyuan15", "skyreels", "vace", "2.1-i2v", "cogvideox-5b-i2v"), ONE_OF_A_KIND)
+SOME = dict.fromkeys(("hunyuan15", "ltx2", "skyreels", "vace", "2.1-i2v", "cogvideox-5b-i2v"), ONE_OF_A_KIND)
 KINDS = tuple(FAMILIES)
 LENGTH, STEPS = 2.5, 4  # of the native length, one frame less than the VAE decodes
 # Parts that do nothing by themselves: they act beside another method's loop.
