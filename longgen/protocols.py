@@ -109,7 +109,6 @@ class Context:
         bank: key/value tensors that patches keep; the same object that the patches' view holds.
         start: first row of the schedule (> 0 for a restart on a partly noised latent).
         stabilise: (later chunk, first chunk) → the chunk matched to the first; None without a stabiliser.
-        cuts: first latents of shots entered by a hard cut, where continuity ends on purpose.
         known: the latents that the video begins with, [1, C, loop.prefix, H, W]; the loop makes those that follow.
     """
 
@@ -125,7 +124,6 @@ class Context:
     bank: dict[str, Tensor] = field(default_factory=dict)
     start: int = 0
     stabilise: Callable[[Tensor, Tensor], Tensor] | None = None
-    cuts: tuple[int, ...] = ()
     known: Tensor | None = None
 
     @property

@@ -469,8 +469,7 @@ class View:
     """The longest call that the loop will make, and what a patch may want to know of the model.
 
     `frames` counts latents of that call, `total` those of the video, `native` is T0, `schedule` the solver's table,
-    `seconds_per_latent` is stride/fps. `bank` is the run's store of key/value tensors, saved with its state. `cuts` are
-    the first latents of shots entered by a hard cut, where continuity ends on purpose.
+    `seconds_per_latent` is stride/fps. `bank` is the run's store of key/value tensors, saved with its state.
     """
 
     frames: int
@@ -482,7 +481,6 @@ class View:
     schedule: Schedule
     seconds_per_latent: float
     bank: dict[str, Tensor] = field(default_factory=dict)
-    cuts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

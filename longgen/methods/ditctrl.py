@@ -7,7 +7,6 @@ the target's local positions, and for each expert, layer and guidance branch apa
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from longgen.errors import BadInput, RunFailed
@@ -21,8 +20,8 @@ class DiTCtrl(Method):
     """Subject kept from window to window: K_j, V_j ← K_{j−1}, V_{j−1} in the last layers and the middle levels.
 
     The source's keys and values are kept while it is computed, instead of computing it again beside its target, which
-    gives the same numbers. A hard cut between source and target switches sharing off, on purpose. Only video tokens are
-    shared; on joint-text models the public code shares the source's text too.
+    gives the same numbers. Only video tokens are shared; on joint-text models the public code shares the source's text
+    too.
     """
 
     info = MethodInfo(
@@ -35,7 +34,7 @@ class DiTCtrl(Method):
             "start": Setting(0.04, "steps", "share from this fraction of the steps on (paper: step 2 of 50)", 0, 1),
             "stop": Setting(0.5, "steps", "share up to this fraction of the steps (paper: step 25 of 50)", 0, 1),
             "layers": Setting(5 / 6, "layers", "share from this fraction of the layers on (paper: 25 of 30)", 0, 1),
-            "source": Setting("previous", "1", "window read: the previous, or the first since a cut", choices=SOURCES),
+            "source": Setting("previous", "1", "window read: the previous, or the first", choices=SOURCES),
         },
         cost="n · forward(T), and U latents of keys and values in the sharing layers",
         window_order="chain",
@@ -68,15 +67,15 @@ class _Bank:
     """Keys and values named by expert, layer, branch and source window, in the run's own store."""
 
     def __init__(self, view: View, first: bool) -> None:
-        self.store, self.total, self.cuts, self.first = view.bank, view.total, view.cuts, first
+        self.store, self.total, self.first = view.bank, view.total, first
 
     def exchange(self, site: Site, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Read the source of this window, leave this window's own where it is a source, drop what nobody will read."""
         place = f"ditctrl/{site.expert}/{site.layer}/{site.branch}/"
-        held = self._held(place, site) if site.key else None
+        held = self._held(place) if site.key else None
         if held is None or not self.first:
             self._drop(place)
-            self._keep(f"{place}{site.key}/", site, k, v)
+            self.store[f"{place}{site.key}/k"], self.store[f"{place}{site.key}/v"] = k, v
         if site.frames == tuple(range(site.frames[0], self.total)):
             self._drop(place)  # the last window of the step: an empty store keeps checkpoints small
         if held is None:
@@ -87,21 +86,11 @@ class _Bank:
             )
         return held
 
-    def _held(self, place: str, site: Site) -> tuple[Tensor, Tensor] | None:
-        """The source's K and V, or None where a hard cut lies between its middle and this window's."""
+    def _held(self, place: str) -> tuple[Tensor, Tensor]:
+        """The source's K and V."""
         name = next(n.removesuffix("k") for n in self.store if n.startswith(place) and n.endswith("/k"))
-        if any(float(self.store[name + "at"]) < cut <= _middle(site) for cut in self.cuts):
-            return None
         return self.store[name + "k"], self.store[name + "v"]
-
-    def _keep(self, name: str, site: Site, k: Tensor, v: Tensor) -> None:
-        self.store[name + "k"], self.store[name + "v"] = k, v
-        self.store[name + "at"] = torch.tensor(float(_middle(site)))
 
     def _drop(self, place: str) -> None:
         for name in [n for n in self.store if n.startswith(place)]:
             del self.store[name]
-
-
-def _middle(site: Site) -> int:
-    return sorted(site.frames)[len(site.frames) // 2]

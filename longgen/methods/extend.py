@@ -120,10 +120,7 @@ class Extend(Method):
         """
         new, last = state.x[:, :, known:], state.extra["last"]
         chunk, first = state.extra["chunk"], state.extra["first"]
-        cut = max((c - a - known for c in ctx.cuts if 0 <= c - a - known < new.shape[2]), default=None)
-        if cut is not None and first.shape[2]:
-            first = new[:, :, cut:]  # a hard cut begins a new look, which nothing before it is matched to
-        elif first.shape[2] and ctx.stabilise is not None:
+        if first.shape[2] and ctx.stabilise is not None:
             new = ctx.stabilise(new, first)
         whole = torch.cat([last[:, :, last.shape[2] - known :], new], 2)
         extra = {**state.extra, "last": whole, "first": first if first.shape[2] else whole, "chunk": chunk + 1}

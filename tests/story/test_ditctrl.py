@@ -21,8 +21,8 @@ SCHEDULE = Schedule(Level(sigma, 1 - sigma, sigma * 1000, torch.arange(STEPS + 1
 BRANCHES: tuple[Branch, ...] = ("cond", "uncond")
 
 
-def view(cuts: tuple[int, ...] = (), bank: dict[str, Tensor] | None = None) -> View:
-    return View(6, 6, TOTAL, TOKENS, LAYERS, Rope(), SCHEDULE, 0.5, {} if bank is None else bank, cuts)
+def view(bank: dict[str, Tensor] | None = None) -> View:
+    return View(6, 6, TOTAL, TOKENS, LAYERS, Rope(), SCHEDULE, 0.5, {} if bank is None else bank)
 
 
 def site(step: int, layer: int, branch: Branch, window: int | None, expert: int = 0) -> Site:
@@ -59,13 +59,13 @@ class Toy:
             out[window, branch] = x
         return out
 
-    def dense(self, window: int, branch: Branch, sharing: set[int], depth: int = LAYERS, cut: int = 0) -> Tensor:
+    def dense(self, window: int, branch: Branch, sharing: set[int], depth: int = LAYERS) -> Tensor:
         """Hidden state after `depth` layers; the source window is computed again from the start at every layer."""
         x = self.x[window]
         for layer in range(depth):
             q, k, v = self.project(branch, layer, x)
-            if layer in sharing and window > cut:
-                source = self.dense(window - 1, branch, sharing, layer, cut)
+            if layer in sharing and window > 0:
+                source = self.dense(window - 1, branch, sharing, layer)
                 _, k, v = self.project(branch, layer, source)
             x = x + self.attend(q, k, v)
         return x
@@ -92,21 +92,12 @@ def test_layers_outside_the_range_keep_their_own_keys(layers: float) -> None:
         assert bool(k.any()) == (layer >= round(layers * LAYERS))
 
 
-def test_a_hard_cut_ends_sharing_on_purpose() -> None:
-    """The middle of window 2 is latent 11, of window 1 latent 7: a cut at 9 lies between them and nowhere else."""
-    toy = Toy()
-    out = toy.hooked(DiTCtrl(layers=0.0), 10, view(cuts=(9,)))
-    sharing = set(range(LAYERS))
-    for window, cut in ((0, 0), (1, 0), (2, 2), (3, 2)):
-        torch.testing.assert_close(out[window, "cond"], toy.dense(window, "cond", sharing, cut=cut))
-
-
 def test_the_first_window_can_be_everyones_source() -> None:
-    share = DiTCtrl(layers=0.0, source="first").patch(view(cuts=(13,))).kv
+    share = DiTCtrl(layers=0.0, source="first").patch(view()).kv
     assert share is not None
     own = [torch.full((1, 12, 1, 8), float(w)) for w in range(4)]
     read = [float(share(site(10, 0, "cond", w), own[w], own[w])[0].mean()) for w in range(4)]
-    assert read == [0, 0, 0, 3]
+    assert read == [0, 0, 0, 0]
 
 
 def test_experts_and_branches_never_mix() -> None:
