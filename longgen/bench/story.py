@@ -34,7 +34,8 @@ CELLS: tuple[tuple[Transition, str, str], ...] = (
     ("cut", "hold", DEFAULT),
     ("blend", "hold", DEFAULT),
     ("blend", "blend", DEFAULT),
-    *(("continue", name, DEFAULT) for name in ("hold", "window", "travel", "blend", "inject", "relay:tail=2")),
+    *(("continue", name, DEFAULT) for name in ("hold", "window", "travel", "inject", "relay:tail=2")),
+    *(("continue", name, DEFAULT) for name in ("blend", "blend:length=0")),
     *(
         ("continue", name, method)
         for method in ("windows", "freenoise", "extend", "direct")
