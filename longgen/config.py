@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from longgen.errors import BadInput, unknown
 
+SPELT = {"continue_video": "continue"}  # fields whose option has another name: `continue` is a word of Python
 MAX_FRAMES = 1_000_000
 Offload = Literal["none", "model", "group", "sequential"]
 Attention = Literal[
@@ -103,7 +104,7 @@ def _line(error: ValidationError, source: str) -> str:
     message = message.replace("Input should be", "must be")
     if not fault["loc"]:
         return where + message
-    option = "--" + str(fault["loc"][0]).replace("_", "-")
+    option = "--" + SPELT.get(str(fault["loc"][0]), str(fault["loc"][0])).replace("_", "-")
     given = fault.get("input")
     shown = "" if "empty" in message else f" (got {given!r})"
     return f"{where}{option} {message}{shown}"

@@ -197,3 +197,5 @@ def test_a_shorter_duration_counts_the_whole(model: Path, source: Path) -> None:
 
 def test_recipes_may_say_continue(source: Path) -> None:
     assert Request(**{"continue": str(source)}).continue_video == str(source)
+    with pytest.raises(BadInput, match=r"^--continue must be a valid string \(got 3\)$"):
+        validated({"continue": 3})
