@@ -85,7 +85,8 @@ def estimate(
 ) -> Cost:
     """The cost of a composition on a video of `grid`, made in `parts`, in so many steps, told `prompts`."""
     schedule = expected_schedule(info, steps, request.flow_shift or info.flow_shift)
-    remembered = memory.SOLVERS.get(request.solver or "", info.footprint.memory if info.footprint else 1)
+    own = info.footprint.memory if info.footprint else 1
+    remembered = min(steps, memory.SOLVERS.get(request.solver or "", own))
     asks = chain.from_iterable(rehearse(c, grid, info, schedule, part) for part in parts)
     seen = walk(asks, prompts, info, remembered)
     calls = seen.calls
