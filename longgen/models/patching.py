@@ -68,9 +68,13 @@ class Processor:
     def __post_init__(self) -> None:
         self.number = opaque.register(self)
 
-    def compute(self, *tensors: Tensor) -> Sequence[Tensor]:
+    def compute(self, *tensors: Any, **_: Any) -> Sequence[Tensor]:
         """Attention of all rows of the forward, with hooks. Runs eagerly, also between compiled operations."""
         raise NotImplementedError
+
+    def whole(self, hidden: Tensor) -> Tensor:
+        """[B, S, C] of hidden states whose latents may each be an entry of the batch, [B·T, P, C]."""
+        return hidden.reshape(len(self.stage.sites), -1, hidden.shape[-1])
 
     def rows(self, *tensors: Tensor) -> Tensor:
         """`compute` where it makes one tensor, shaped like the first given."""

@@ -35,10 +35,11 @@ class PipelineDenoiser(BaseDenoiser):
 
     def __init__(self, model: PipelineModel, conditions: Conditions, steps: int) -> None:
         self.model = model
-        self.stage = Stage(model.attend, model.share)
+        self.stage = Stage(model.attend)
         self._steps = steps
         self._worn: list[Positions] = []  # one per expert while a patch is on
         model.read([*conditions.prompts.texts, *([] if model.info.embedded_guidance else conditions.prompts.negatives)])
+        self.stage.share = model.share
         self._caches = StepCaches(model.experts)
         super().__init__(model.info, conditions, model.train_steps)
 
@@ -51,6 +52,10 @@ class PipelineDenoiser(BaseDenoiser):
         """Puts a patch on one transformer, with `attention` on its self-attention too, and takes it off."""
         raise NotImplementedError
 
+    def by_latent(self, jobs: Sequence[Job]) -> bool:
+        """Whether blocks see latents as entries of the batch; processors then bring those of a video together."""
+        return False
+
     # the common part
     def encode(self, text: str) -> Tensor:
         return self.model.text(text)
@@ -59,7 +64,7 @@ class PipelineDenoiser(BaseDenoiser):
         transformer = self.model.experts[jobs[0].expert]
         x = torch.cat([job.call.x for job in jobs]).to(self.model.device, self.model.dtype)
         self.stage.enter(tuple(self._site(job) for job in jobs), tuple(job.text for job in jobs))
-        with self._several_texts(transformer), self._caches.context(transformer, jobs, self._steps):
+        with self._processors(transformer, jobs), self._caches.context(transformer, jobs, self._steps):
             for positions in self._worn:
                 positions.place(x.shape[2])
             return list(self.predict(transformer, x, jobs).float().split(1))
@@ -81,10 +86,10 @@ class PipelineDenoiser(BaseDenoiser):
                 self._worn = outer
 
     @contextmanager
-    def _several_texts(self, transformer: Any) -> Iterator[None]:
-        """Text attention for several texts in one call, where no patch has brought it already."""
+    def _processors(self, transformer: Any, jobs: Sequence[Job]) -> Iterator[None]:
+        """What several texts in a call, latents as a batch or split passes need, where no patch has brought it."""
         split = self.stage.share is not None
-        if self._worn or (self.stage.plain and not split):
+        if self._worn or (self.stage.plain and not split and not self.by_latent(jobs)):
             yield
             return
         with self.install(transformer, Patch(), attention=split):

@@ -75,3 +75,42 @@ def test_a_boundary_level_belongs_to_the_high_noise_expert():
     one = torch.tensor(0.5)
     experts = [int(denoiser._experts(Level(one, one, torch.tensor(t), torch.tensor(0)))) for t in (1000, 875, 874, 1)]
     assert experts == [0, 0, 1, 1]
+
+
+def seen_by_blocks(model, denoiser, call, patch):
+    """What the time embedding and the first block are given: rows of timesteps, values of modulation, hidden shape."""
+    transformer, seen = model.pipe.transformer, {}
+    handles = [
+        transformer.condition_embedder.time_proj.register_forward_pre_hook(
+            lambda module, args: seen.update(rows=args[0].numel() // args[0].shape[-1])
+        ),
+        transformer.blocks[0].register_forward_pre_hook(
+            lambda module, args: seen.update(values=args[2].numel(), hidden=tuple(args[0].shape))
+        ),
+    ]
+    with denoiser.patched(patch):
+        out = denoiser.denoise(call)
+    for handle in handles:
+        handle.remove()
+    return out, seen
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [Patch(), Patch(freqs=lambda theta: theta * 0.5), Patch(attention=by_place)],
+    ids=["plain", "rope", "route"],
+)
+@pytest.mark.parametrize("texts", [1, 2])
+def test_levels_of_their_own_modulate_by_latent_not_by_token(patch, texts):
+    """T rows of timesteps and T·6·d values of modulation, whatever the number of tokens; token by token is the same."""
+    model = MODELS["2.1"]
+    weights = None if texts == 1 else torch.eye(2)[[0, 0, 1, 1, 1]]
+    denoiser = tiny.denoiser(model, texts=("a red circle", "a blue star")[:texts], weights=weights, scale=1.0)
+    call = tiny.call(model, [0, 3, 1, 2, 3])
+    got, seen = seen_by_blocks(model, denoiser, call, patch)
+    assert seen == {"rows": 5, "values": 5 * 6 * 24, "hidden": (5, 6, 24)}
+    denoiser.by_latent = lambda jobs: False
+    want, spread = seen_by_blocks(model, denoiser, call, patch)
+    assert spread == {"rows": 30, "values": 30 * 6 * 24, "hidden": (1, 30, 24)}
+    assert (got - want).abs().max() < 1e-5
+    assert not model.pipe.transformer.patch_embedding._forward_hooks

@@ -97,7 +97,7 @@ def test_what_cannot_be_split_is_refused_before_weights_load(
 
 def test_models_without_a_plan_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for name in ("hunyuanvideo-community/HunyuanVideo", "THUDM/CogVideoX-5b"):
+    for name in ("hunyuanvideo-community/HunyuanVideo", "zai-org/CogVideoX-2b"):
         with pytest.raises(BadInput, match="no plan that splits"):
             Session(name).plan(Request(**{**together.COMMON, "model": name, "parallel": "ulysses"}))
 

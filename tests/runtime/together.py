@@ -17,7 +17,7 @@ from longgen.runtime.sample import Progress
 from longgen.types import LoadOptions
 
 PROMPT = "a red circle moving left"
-COMMON: dict[str, Any] = {"prompt": PROMPT, "num_frames": 41, "num_inference_steps": 2, "seed": 5}
+COMMON: dict[str, Any] = {"prompt": PROMPT, "num_frames": 25, "num_inference_steps": 2, "seed": 5}
 CALLS: dict[str, dict[str, Any]] = {
     "windows": {"method": "windows"},
     "fifo": {"method": "fifo", "set": {"fifo.partitions": 2, "fifo.window_latents": 3}},

@@ -16,7 +16,7 @@ from longgen.models.denoise import Job
 from longgen.models.images import at_one_level, check_size, hold_first, noisiest
 from longgen.models.pipeline import PipelineDenoiser
 from longgen.models.wan.image import Seen, see
-from longgen.models.wan.patching import Tables, installed
+from longgen.models.wan.patching import Tables, installed, latents_as_batch
 from longgen.protocols import Conditions
 from longgen.types import Call, LatentGrid, Level, Patch
 
@@ -49,8 +49,22 @@ class WanDenoiser(PipelineDenoiser):
     def predict(self, transformer: WanTransformer3DModel, x: Tensor, jobs: Sequence[Job]) -> Tensor:
         if self._seen is not None:
             return self._predict_seen(transformer, x, jobs, self._seen)
-        timesteps = self.timesteps(jobs, per_token=bool(self.model.pipe.config.expand_timesteps))
+        if self.by_latent(jobs):
+            levels = [job.call.level.spread(x.shape[2]).t for job in jobs]
+            with latents_as_batch(transformer):
+                return transformer(x, torch.cat(levels).to(x.device), self.tokens(jobs), return_dict=False)[0]
+        timesteps = self.timesteps(jobs, per_token=self._per_token)
         return transformer(x, timesteps, self.tokens(jobs), return_dict=False)[0]
+
+    @property
+    def _per_token(self) -> bool:
+        """Wan2.2-TI2V is given a timestep for every token, as its pipeline does it."""
+        return bool(self.model.pipe.config.get("expand_timesteps"))
+
+    def by_latent(self, jobs: Sequence[Job]) -> bool:
+        if self._per_token or self.stage.share is not None or "per_latent_level" not in self.info.capabilities:
+            return False
+        return not all(job.call.level.uniform for job in jobs)
 
     def _predict_seen(self, transformer: WanTransformer3DModel, x: Tensor, jobs: Sequence[Job], seen: Seen) -> Tensor:
         shown = [at_one_level(job.call, self._noise) for job in jobs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def describe(files: Files) -> ModelInfo:
     else:
         refusals["prefix_condition"] = "only Wan2.2-TI2V was trained with clean first latents"
     height, width = values["native_size"]
+    expanded = bool(files.index.get("expand_timesteps"))  # else levels of their own are embedded latent by latent
+    taken = footprint(transformer, vae, files.class_of("scheduler"), expanded=expanded)
     return ModelInfo(
         id=files.id,
         family="wan",
@@ -74,9 +77,7 @@ def describe(files: Files) -> ModelInfo:
         parameters=parameters(transformer),
         refusals=refusals,
         needs_image=needs_image,
-        footprint=footprint(
-            transformer, vae, files.class_of("scheduler"), expanded=bool(files.index.get("expand_timesteps"))
-        ),
+        footprint=taken if expanded else replace(taken, level_per_token=False, levels=Moment("levels", 0.0)),
     )
 
 

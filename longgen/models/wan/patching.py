@@ -54,9 +54,11 @@ def _retimed(base: Tensor, temporal: Tensor, tokens: int) -> Tensor:
 
 @dataclass
 class SelfProcessor(Processor):
-    """For `attn1`."""
+    """For `attn1`; hands whole videos to the processor that it replaced where no hook is to act."""
 
     theta: Tensor = field(kw_only=True)
+    inner: Any = field(kw_only=True)
+    hooked: bool = field(kw_only=True)
 
     def __call__(
         self,
@@ -66,9 +68,13 @@ class SelfProcessor(Processor):
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
+        whole = self.whole(hidden_states)
+        if not self.hooked:
+            out: Tensor = self.inner(attn, whole, encoder_hidden_states, attention_mask, rotary_emb)
+            return out.reshape(hidden_states.shape)
         assert rotary_emb is not None
-        q, k, v = heads(attn, hidden_states, None)  # [B, S, N, D]
-        return project_out(attn, self.rows(q, k, v, *rotary_emb), q.dtype)
+        q, k, v = heads(attn, whole, None)  # [B, S, N, D]
+        return project_out(attn, self.rows(q, k, v, *rotary_emb), q.dtype).reshape(hidden_states.shape)
 
     def compute(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
         q, k, v = self.stage.inside(q, k, v)
@@ -93,16 +99,18 @@ class CrossProcessor(Processor):
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
+        whole = self.whole(hidden_states)
         if self.patch.cross is None and self.stage.plain:
-            return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
+            given: Tensor = self.inner(attn, whole, encoder_hidden_states, attention_mask, rotary_emb)
+            return given.reshape(hidden_states.shape)
         assert encoder_hidden_states is not None
         longest = self.stage.words
         seen, words = encoder_hidden_states.split([encoder_hidden_states.shape[1] - longest, longest], dim=1)
-        q, k, v = heads(attn, hidden_states, words)
+        q, k, v = heads(attn, whole, words)
         out = self.rows(q, k, v)
         if seen.shape[1]:
             out = out + self._image(attn, q, seen).type_as(out)
-        return project_out(attn, out, q.dtype)
+        return project_out(attn, out, q.dtype).reshape(hidden_states.shape)
 
     def _image(self, attn: Any, q: Tensor, seen: Tensor) -> Tensor:
         """Attention to CLIP's tokens [B, n, C] of the image, which stands beside that to the text. [B, S, N, D]."""
@@ -170,19 +178,38 @@ class Tables:
 
 
 @contextmanager
+def latents_as_batch(transformer: WanTransformer3DModel) -> Iterator[None]:
+    """Inside, blocks take every latent as an entry of the batch, [B·T, P, C], with timesteps [B·T].
+
+    So levels of their own are embedded, and modulate, latent by latent, as the blocks do it for videos; token by token
+    there would be P times as much of both. Processors bring the latents of a video together again.
+    """
+
+    def fold(module: Any, args: Any, out: Tensor) -> Tensor:
+        return out.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # [B, C, T, h, w] → [B·T, C, 1, h, w]
+
+    handle = transformer.patch_embedding.register_forward_hook(fold)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def installed(transformer: WanTransformer3DModel, patch: Patch, stage: Stage, attention: bool) -> Iterator[Tables]:
     """Puts processors in place and takes them off again, whatever happens inside.
 
     Args:
-        attention: whether self-attention gets its processor too; without it only text attention does.
+        attention: whether hooks and the engine serve self-attention; without it the processors in place do.
     """
     tables = Tables(transformer, patch)
     places = blocks_of(transformer, patch)
     kept = [(block.attn1.processor, block.attn2.processor) for _, block, _ in places]
     try:
         for layer, block, worn in places:
-            if attention:
-                block.attn1.processor = SelfProcessor(stage, worn, layer, theta=tables.theta)
+            block.attn1.processor = SelfProcessor(
+                stage, worn, layer, theta=tables.theta, inner=block.attn1.processor, hooked=attention
+            )
             block.attn2.processor = CrossProcessor(stage, worn, layer, inner=block.attn2.processor)
         yield tables
     finally:
