@@ -72,6 +72,9 @@ class Euler:
     order: int = 1
     stochastic: bool = False
 
+    def seeded(self, fresh: Callable[[str, int, int], Tensor]) -> Euler:
+        return self
+
     def init(self, start: int = 0) -> Mapping[str, Any]:
         return {}
 

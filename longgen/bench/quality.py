@@ -24,7 +24,8 @@ from longgen.types import LoadOptions
 LENGTHS = (33, 65, 129, 257)
 METHODS = (
     "direct", "windows", "freenoise", "freenoise.noise,windows", "freelong", "freelongpp", "specmix", "lvsa",
-    "riflex", "ntk", "pi", "ultravico", "freepca", "flowlong", "freeinit", "fifo", "miga", "extend", "extend,adain",
+    "riflex", "ntk", "pi", "ultravico", "freepca", "freeloc", "flowlong", "overview", "freeinit", "fifo", "miga",
+    "extend", "extend,adain",
 )  # fmt: skip
 TRIED = 2  # videos that must equal those of `direct` before a method counts as a no-op at native length
 FIRST_SEED = 1000  # video i has seed FIRST_SEED + i, whatever the method and length

@@ -160,6 +160,17 @@ def test_native_condition_noised_a_little() -> None:
     assert torch.allclose(call.x[:, :, :2], 0.98 * video[:, :, 3:5] + 0.02 * fresh, atol=1e-6)
 
 
+def test_an_inpainted_prefix_noised_a_little() -> None:
+    """σ = 0.1 on what is continued, drawn once per latent; what was emitted stays as it was."""
+    case = bench(mixing, 7, info=model_info(native=4))
+    states, events = walk(Extend(overlap_latents=1, condition_noise=0.1), case.context())
+    emitted = events[3].x[:, :, 3]
+    fresh = latent_noise(case.grid, 0, 3, 4, "condition")[:, :, 0]
+    assert torch.allclose(states[-1].x[:, :, 0], 0.9 * emitted + 0.1 * fresh, atol=1e-6)
+    finals = torch.cat([e.x for e in events if isinstance(e, Final)], 2)
+    assert torch.equal(finals[:, :, 3], emitted)
+
+
 def test_soft_prefix_lies_between_held_and_free() -> None:
     def last_prefix(soft: float) -> tuple[Tensor, Tensor]:
         case = bench(mixing, 7, info=model_info(native=4))
