@@ -199,3 +199,22 @@ def test_recipes_may_say_continue(source: Path) -> None:
     assert Request(**{"continue": str(source)}).continue_video == str(source)
     with pytest.raises(BadInput, match=r"^--continue must be a valid string \(got 3\)$"):
         validated({"continue": 3})
+
+
+@pytest.mark.slow
+def test_the_embedded_model_goes_on_as_the_clip_did(tmp_path: Path) -> None:
+    """Judged exactly: the prompt is kept through 97 frames, looks stay within tolerance, nothing jumps at the join."""
+    from longgen.media.write import check_target
+    from longgen.shapes.judge import TOLERANCE, judge
+
+    prompt, session = "a red circle drifting right on a black background", Session("shapes")
+    path = tmp_path / "clip.mkv"
+    first = session.plan(validated({"prompt": prompt, "num_frames": 33, "seed": 0}))
+    session.run(first, Job(target=check_target(path, False, None, None)))
+    longer = {"num_frames": 97, "seed": 100, "continue_video": str(path), "set": {"extend.overlap_latents": 6}}
+    frames = session.run(session.plan(validated({"prompt": prompt, **longer})), Job(keep=True)).frames
+    assert frames is not None and np.array_equal(frames[:33], np.stack(list(open_video(path))))
+    whole = judge(frames, prompt)
+    assert not judge(frames[:33], prompt).faults, "the clip itself is faultless"
+    assert whole.kept and whole.agreement.worst >= 0.95 and not whole.jumps and not whole.freeze
+    assert all(whole.drift[name] <= TOLERANCE[name] for name in ("colour", "size", "shade", "path"))
