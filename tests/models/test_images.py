@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_images, tiny_ltx
 from torch import Tensor
@@ -15,6 +16,7 @@ from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
 from longgen.models import cogvideox, hunyuan, ltx, wan
 from longgen.models.describe import read_folder
+from longgen.models.wan.image import REACH
 from longgen.protocols import Conditions
 from longgen.types import Call, Dense, LoadOptions, Patch
 
@@ -44,8 +46,7 @@ def loop(model, conditions: Conditions, x: Tensor, steps: int, frames: int) -> T
     return x
 
 
-@pytest.mark.parametrize(("steps", "scale"), [(4, 4.0), (7, 1.0)])
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize(("solver", "steps", "scale"), [("unipc", 4, 4.0), ("unipc", 7, 1.0), ("euler", 4, 4.0)])
 @pytest.mark.parametrize("kind", WAN)
 def test_wan_equals_its_image_pipeline(kind, solver, scale, steps):
     model, x = wan_model(kind, solver), tiny.latents()
@@ -139,8 +140,7 @@ def noise(model, seed=5):
     )
 
 
-@pytest.mark.parametrize("fps", [25, 12.5])
-@pytest.mark.parametrize(("steps", "scale"), [(4, 3.0), (7, 1.0)])
+@pytest.mark.parametrize(("fps", "steps", "scale"), [(25, 4, 3.0), (12.5, 4, 3.0), (12.5, 7, 1.0)])
 @pytest.mark.parametrize("condition", [False, True])
 def test_ltx_equals_its_image_pipelines(mean_of_the_posterior, condition, steps, scale, fps):
     model, picture = ltx_model(condition), tiny_images.image(32, 64)
@@ -229,14 +229,16 @@ def test_a_call_shows_the_image_where_latent_0_is(kind):
         assert (retained - later).abs().max() > 1e-3
 
 
+@torch.no_grad()
 def test_grey_latents_stop_changing():
-    """What stands beside latents past the encoder's reach is what it makes of a longer clip."""
-    model = wan_model("a14b")
-    pixels = model.pixels(tiny_images.pixels(tiny_images.image())[None])
-    clip = torch.cat([pixels, pixels.new_zeros(1, 3, 4 * 24, 32, 48)], dim=2)
-    latents = model.encode_pixels(clip)
-    assert (latents[:, :, 1] - latents[:, :, -1]).abs().max() > 1e-3
-    assert (latents[:, :, 20] - latents[:, :, -1]).abs().max() < 1e-6
+    """What stands beside latents past the encoder's reach is what it makes of a longer clip, at the depth of Wan's."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 2, 4, 4], num_res_blocks=2).eval().double()
+    clip = torch.zeros(1, 3, 4 * REACH + 1, 16, 16, dtype=torch.float64)
+    clip[:, :, 0] = torch.randn(1, 3, 16, 16)
+    latents = vae.encode(clip).latent_dist.mode()
+    apart = (latents - latents[:, :, -1:]).abs().amax(dim=(0, 1, 3, 4))
+    assert not apart[REACH - 1 :].any() and apart[: REACH - 1].all()
 
 
 @pytest.mark.parametrize("kind", ["2.1", "a14b"])
@@ -320,3 +322,16 @@ def test_hunyuanvideo_from_an_image_is_refused(tmp_path):
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "HunyuanVideoImageToVideoPipeline"}))
     with pytest.raises(BadInput, match="not supported: only its text-to-video"):
         hunyuan.describe(read_folder(folder))
+
+
+@torch.no_grad()
+def test_attention_beside_an_image_counts_on_512_words():
+    """Turns red when diffusers (0.42.1) no longer takes all tokens but the last 512 for the image's."""
+    model, seen = wan_model("2.1"), []
+    network = model.pipe.transformer
+    network.blocks[0].attn2.add_k_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    clip = model.pipe.encode_image(tiny_images.image(), "cpu")
+    for length in (512, 12):
+        words = model.encode(PROMPT)[:, :length]
+        network(torch.zeros(1, 12, 1, 4, 6), torch.tensor([500]), words, clip)
+    assert seen == [clip.shape[1], 0]

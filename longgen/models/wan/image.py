@@ -17,7 +17,7 @@ from torch import Tensor
 from longgen.models.images import beside, known_latents
 from longgen.types import Call
 
-REACH = 29  # latents: Wan's encoder of full depth looks back 110 frames
+REACH = 30  # latents: from the 30th on, Wan's encoder of full depth sees grey alone
 
 
 @dataclass(frozen=True)
