@@ -15,6 +15,7 @@ from longgen.api import Session
 from longgen.config import Request
 from longgen.runtime.plan import Plan
 from longgen.runtime.sample import Sampler, conditions
+from longgen.runtime.stretches import Stretch
 from longgen.types import Final
 
 STEPS = 6
@@ -74,7 +75,8 @@ def test_hooks_run_once_per_layer_branch_and_call(session: Session, name: str, g
     request = Request(prompt="a red circle", method=name, num_frames=42, num_inference_steps=2, guidance_scale=guidance)
     plan = session.plan(request)
     sampler = Sampler(plan, session.model, conditions(plan))
-    whole = plan.composition.patch(sampler._view())
+    part = Stretch(0, plan.grid.frames, 0, plan.seed)
+    whole = plan.composition.patch(sampler._view(part))
     assert whole.attention is not None
     hook, seen = whole.attention, list[tuple[int, str, int]]()
 
@@ -83,7 +85,7 @@ def test_hooks_run_once_per_layer_branch_and_call(session: Session, name: str, g
         return hook(site, *args)
 
     with sampler.denoiser.patched(replace(whole, attention=counted)), torch.no_grad():
-        ctx = sampler._context()
+        ctx = sampler._context(part)
         state = plan.composition.loop.init(ctx)
         while not state.done:
             state, _ = plan.composition.loop.step(ctx, state)

@@ -34,12 +34,13 @@ def on(model: Any, frames: int, steps: int = 4) -> Bench:
     return Bench(tiny.denoiser(model, frames, steps).denoise, info, grid, schedule)
 
 
-def test_decay_of_one_is_plain_attention(model: Any) -> None:
+@pytest.mark.parametrize("mode", ["merge", "exact"])
+def test_decay_of_one_is_plain_attention(model: Any, mode: str) -> None:
     frames = 9
     denoiser, call = tiny.denoiser(model, frames), tiny.call(model, frames=range(frames))
     view = replace(view_of(model.info, frames), native=3)
-    short = UltraViCo(alpha=1.0, first_frame=False).fit(model.info).patch(view)
-    decayed = UltraViCo(alpha=0.5).fit(model.info).patch(view)
+    short = UltraViCo(alpha=1.0, first_frame=False, mode=mode).fit(model.info).patch(view)
+    decayed = UltraViCo(alpha=0.5, mode=mode).fit(model.info).patch(view)
     want = denoiser.denoise(call)
     with denoiser.patched(short):
         same = denoiser.denoise(call)
@@ -62,9 +63,11 @@ def test_frequencies_of_pi_and_riflex(model: Any) -> None:
     assert (slower - plain).abs().max() > 1e-4 and (slower - squeezed).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(
-    "method", [Fifo(window_latents=3, partitions=1), Miga(window_latents=3, group=2, partitions=3)]
-)
+@pytest.mark.parametrize("method", [
+    Fifo(window_latents=3, partitions=1), Fifo(window_latents=3, partitions=1, rule="unipc"),
+    Miga(window_latents=3, group=1, guides=0, partitions=2, depth=2, reflect=1, drop=0.0),
+    Miga(window_latents=3, group=2, partitions=3),
+])  # fmt: skip
 def test_queues_run_with_levels_of_their_own(model: Any, method: Fifo) -> None:
     case = on(model, 5)
     video, _ = case.run(method)
