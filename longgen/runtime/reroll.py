@@ -20,7 +20,7 @@ from longgen.protocols import Model
 from longgen.runtime.latents import decode_chunk, read_latents, trimmed
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import Job, Outcome, execute
-from longgen.runtime.sample import Sampler, conditions
+from longgen.runtime.sample import Sampler, conditions, texts
 from longgen.runtime.sidecar import sidecar_path, write_json
 from longgen.story.reroll import Kept, KeptModel, free_latents
 from longgen.story.schedules import build
@@ -100,6 +100,7 @@ def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outc
     """
     model = session.model
     schedule = build(plan.timeline, plan.request.schedule, plan.grid.stride, plan.guidance, plan.negative)
+    model.prepare(texts(plan, schedule))
     before = read_latents(run.latents, plan, model)
     free = free_latents(schedule, index, plan.grid.frames)
     kept = Kept(before, _first_noise(plan, run, model), free)
