@@ -69,8 +69,8 @@ def at_one_level(call: Call, noise: Callable[[int, int], Tensor]) -> Call:
     if call.level.uniform:
         return call
     known, level = known_latents(call.level, len(call.frames)), noisiest(call.level)
-    if (call.level.t[~known] != level.t).any():
-        raise ValueError("all latents that are not known must have one level")
+    if len(call.level.t.unique()) > 2:
+        raise ValueError("all latents that are not known must have one level, and those that are another")
     drawn = torch.cat([noise(i, i + 1) for i in call.frames], dim=2).to(call.x.device)
     x = torch.where(known[:, None, None].to(call.x.device), add_noise(call.x.float(), drawn, level), call.x)
     return replace(call, x=x, level=level)

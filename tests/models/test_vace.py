@@ -14,6 +14,7 @@ from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
 from longgen.models import vace, wan
 from longgen.models.describe import read_folder
+from longgen.models.images import at_one_level
 from longgen.models.vace.denoiser import frame_mask
 from longgen.models.wan.vae import memory, normalise, stream_encode
 from longgen.protocols import Conditions
@@ -224,7 +225,7 @@ def test_known_latents_are_shown_at_the_level_of_the_others():
     model = vace.from_pipeline(tiny_vace.vace())
     denoiser, z = denoiser_of(model, 5), tiny.latents(2, seed=8)
     call = prefix_call(model, z, 5)
-    shown, level = denoiser.at_one_level(call), model.solver(None, 4, None).schedule[1]
+    shown, level = at_one_level(call, denoiser._noise), model.solver(None, 4, None).schedule[1]
     noise = latent_noise(denoiser.grid, 0, 0, 5)
     assert shown.level.uniform and torch.equal(shown.level.t, level.t)
     want = level.alpha * z + level.sigma * noise[:, :, :2]

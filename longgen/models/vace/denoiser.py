@@ -12,7 +12,6 @@ like the latent itself; encoded anew per window it would cover one frame, and ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,11 +19,11 @@ from diffusers import WanVACETransformer3DModel
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from longgen.core.noise import latent_noise
 from longgen.models.denoise import Job
+from longgen.models.images import at_one_level, known_latents, noisiest
 from longgen.models.wan.denoiser import WanDenoiser
 from longgen.protocols import Conditions
-from longgen.types import Call, LatentGrid, Level, add_noise
+from longgen.types import Call, LatentGrid, Level
 
 if TYPE_CHECKING:
     from longgen.models.vace.model import VaceModel
@@ -42,12 +41,12 @@ class VaceDenoiser(WanDenoiser):
 
     def __init__(self, model: VaceModel, conditions: Conditions, grid: LatentGrid, steps: int) -> None:
         super().__init__(model, conditions, grid, steps)
-        self.grid, self.seed = grid, conditions.seed
+        self.grid = grid
         self.gray = model.encode_gray(grid)
         self.reactive = None if conditions.control is None else model.encode_control(conditions.control)
 
     def predict(self, transformer: WanVACETransformer3DModel, x: Tensor, jobs: Sequence[Job]) -> Tensor:
-        shown = [self.at_one_level(job.call) for job in jobs]
+        shown = [at_one_level(job.call, self._noise) for job in jobs]
         control = torch.cat([self.control(job.call) for job in jobs])
         return transformer(
             torch.cat([call.x for call in shown]).to(x),
@@ -66,31 +65,9 @@ class VaceDenoiser(WanDenoiser):
         mask = frame_mask(~known, self.grid.stride).expand(1, self.info.spatial**2, *call.x.shape[2:])
         return torch.cat([torch.where(known, call.x.float(), gray), torch.where(known, gray, reactive), mask], dim=1)
 
-    def at_one_level(self, call: Call) -> Call:
-        """The call with its known latents noised to the level of the others."""
-        if call.level.uniform:
-            return call
-        known, level = known_latents(call.level, len(call.frames)), noisiest(call.level)
-        if len(call.level.t.unique()) > 2:
-            raise ValueError(f"{self.info.id} takes one level for all latents that are not known")
-        drawn = [latent_noise(self.grid, self.seed, i, i + 1) for i in call.frames]
-        noised = add_noise(call.x.float(), torch.cat(drawn, dim=2).to(call.x.device), level)
-        return replace(call, x=torch.where(known.to(call.x.device)[:, None, None], noised, call.x), level=level)
-
     def _experts(self, level: Level) -> Tensor:
         """One expert for all latents of a call: that of its level."""
         return super()._experts(noisiest(level)).expand_as(level.t)
-
-
-def noisiest(level: Level) -> Level:
-    """The highest of a call's levels."""
-    return level if level.uniform else level[level.sigma.argmax()]
-
-
-def known_latents(level: Level, frames: int) -> Tensor:
-    """[T] bool: latents at a lower level than the call's highest."""
-    sigma = level.spread(frames).sigma
-    return sigma < sigma.max()
 
 
 def frame_mask(made: Tensor, stride: int) -> Tensor:
