@@ -120,6 +120,7 @@ def test_a_queue_of_lists_with_a_scheduler_in_each_place(frames: int, start: str
 @pytest.mark.parametrize("method", [
     Fifo(partitions=2, rule="unipc"), Fifo(partitions=2, rule="unipc", start="renoise"),
     Fifo(partitions=2, rule="unipc", start="grow", flush=False), Miga(group=2, passes=2, rule="unipc"),
+    Miga(group=1, guides=0, partitions=3, depth=2, reflect=2, drop=0.0, rule="unipc"),
 ])  # fmt: skip
 def test_memories_are_saved_with_the_state(method: Fifo) -> None:
     def saved(state: State) -> State:
