@@ -74,6 +74,15 @@ class SizeFacts(_Facts):
     width: int
 
 
+class ContinuedFacts(_Facts):
+    """A video that begins the output: all its frames, those encoded, and the latents that they became."""
+
+    path: str
+    frames: int
+    tail: int
+    known: int
+
+
 class RerollFacts(_Facts):
     """What a shot made again changed. `free_latents` and `changed_frames` are [first, stop) and [first, last]."""
 
@@ -105,6 +114,8 @@ class RunFacts(BaseModel):
     timeline: TimelineFacts
     shot_boundaries: tuple[int, ...]
     windows: WindowFacts
+    conditions: dict[str, str] = Field(description="hashes of the files that condition the run")
+    continues: ContinuedFacts | None = Field(description="the video whose end the run continues")
     notes: tuple[str, ...]
     model: ModelFacts
     versions: dict[str, str]

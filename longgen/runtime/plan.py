@@ -131,8 +131,9 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     parts = stretches(timeline, grid, seed)
     for length in sorted({part.frames for part in parts}):
         check(composition, length, info)
+        distribute.check(request, info, composition, grid.with_frames(length))
     _check_cache(request.cache, composition, info)
-    distribute.check(request, info, composition, grid)
+    _check_batch(request.window_batch, composition)
     steps = request.num_inference_steps or info.steps
     guidance = info.guidance if request.guidance_scale is None else request.guidance_scale
     notes = [*source_notes(source, video, size, frames), *fitted, *_notes(request, info, grid, made, composition)]
@@ -191,6 +192,13 @@ def _check_cache(cache: str, composition: Composition, info: ModelInfo) -> None:
         moving = part.method.settings.get("plan", "static") != "static"
         if moving or {"route", "kv", "cross"} & set(part.slots) or part.method.info.finality == "stream":
             raise BadInput(f"--cache {cache} needs calls that do not change from step to step; {part} changes them")
+
+
+def _check_batch(size: int, composition: Composition) -> None:
+    """Windows that hand keys on cannot run side by side."""
+    sharing = next((part for part in composition.parts if "kv" in part.slots), None)
+    if size > 1 and sharing:
+        raise BadInput(f"--window-batch {size} runs windows side by side, but {sharing} hands keys on; leave it at 1")
 
 
 def _frames(request: Request, info: ModelInfo, fps: float, timeline: Timeline | None) -> int:

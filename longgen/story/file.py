@@ -111,7 +111,10 @@ def to_timeline(story: Story, clock: Clock, document: Document | None = None, fo
             raise BadInput(f"{document.where(('shots', k))}: the shot is shorter than one frame at {clock.fps:g} fps")
         shots.append(_shot(story, k, start, stop, clock.fps, _At(document, ("shots", k)), folder))
     _same_loras(shots, document)
-    return check(Timeline(tuple(shots), clock.fps))
+    try:
+        return check(Timeline(tuple(shots), clock.fps))
+    except BadInput as error:
+        raise BadInput(f"{_colon(document.source)}{error}") from None
 
 
 @dataclass(frozen=True)

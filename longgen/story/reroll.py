@@ -14,14 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longgen.protocols import Conditions, Denoiser, Model, Solver
-from longgen.story.schedules import Ramps
+from longgen.protocols import Conditions, Deal, Denoiser, Model, Solver
+from longgen.story.schedules import Ramps, centre
 from longgen.types import Call, LatentGrid, Patch, add_noise
 
 
 def free_latents(schedule: Ramps, shot: int, frames: int) -> Tensor:
-    """[T] bool: the latents that see the text of `shot` at all: the shot, and the blends on both its sides."""
-    return schedule.shot_weights(tuple(range(frames)))[:, shot] > 0
+    """[T] bool: the latents that see the text of `shot` at all: the shot, and the blends on both its sides.
+
+    Each by itself, also where a window sees one text: which window a latent lies in is the loop's affair.
+    """
+    return schedule.weights_at([centre(i, schedule.stride) for i in range(frames)])[:, shot] > 0
 
 
 class Kept:
@@ -56,18 +59,19 @@ class KeptDenoiser:
     def __init__(self, inner: Denoiser, kept: Kept, skip: bool) -> None:
         self.inner, self.kept, self.skip, self.info = inner, kept, skip, inner.info
 
-    def denoise(self, call: Call) -> Tensor:
+    def denoise(self, call: Call, deal: Deal | None = None) -> Tensor:
         clean = self.kept.of(self.kept.clean, call.frames).to(call.x.device, torch.float32)
         if self.skip and not bool(self.kept.may_change(call.frames).any()):
             return clean
         noised = add_noise(clean, self.kept.of(self.kept.noise, call.frames).to(clean), call.level)
         x = self.kept.put(call.x, call.frames, noised)
-        estimate = self.inner.denoise(Call(x, call.level, call.frames, call.key))
+        shown = Call(x, call.level, call.frames, call.key)
+        estimate = self.inner.denoise_batch([shown], deal)[0] if deal else self.inner.denoise(shown)
         return self.kept.put(estimate, call.frames, clean)
 
-    def denoise_batch(self, calls: Sequence[Call]) -> list[Tensor]:
+    def denoise_batch(self, calls: Sequence[Call], deal: Deal | None = None) -> list[Tensor]:
         """One by one: most calls of a re-roll are skipped."""
-        return [self.denoise(call) for call in calls]
+        return [self.denoise(call, deal) for call in calls]
 
     def patched(self, patch: Patch) -> AbstractContextManager[None]:
         return self.inner.patched(patch)

@@ -319,6 +319,17 @@ SCHEDULES: dict[str, Kind] = {
 }
 
 
+def check_heard(timeline: Timeline, stride: int, places: Sequence[str] = ()) -> None:
+    """Raise BadInput for a shot that no latent falls into; `places` says where each shot was written."""
+    for k, (shot, (start, stop)) in enumerate(zip(timeline.shots, spans(timeline, stride))):
+        if start == stop:
+            place = f"{places[k]}: " if places else ""
+            raise BadInput(
+                f"{place}shot {shot.id!r} lasts {shot.stop - shot.start} frames, which no latent of {stride} frames "
+                f"falls into; make it at least {stride} frames long"
+            )
+
+
 def build(timeline: Timeline, name: str, stride: int, guidance: float, negative: str = "", **options: Any) -> Ramps:
     """The prompt schedule called `name`, which may carry options: `travel:keys=true`, `relay:tail=2,epsilon=0.01`.
 
@@ -338,12 +349,7 @@ def build(timeline: Timeline, name: str, stride: int, guidance: float, negative:
         if option not in kind.options:
             raise unknown(f"option of the prompt schedule {name!r}", option, kind.options)
         _check_option(f"{name}.{option}", kind.options[option], value)
-    for shot, (start, stop) in zip(timeline.shots, spans(timeline, stride)):
-        if start == stop:
-            raise BadInput(
-                f"shot {shot.id!r} lasts {shot.stop - shot.start} frames, which no latent of {stride} frames falls "
-                f"into; make it at least {stride} frames long"
-            )
+    check_heard(timeline, stride)
     settings = {option: setting.default for option, setting in kind.options.items()}
     return kind.make(timeline, stride, guidance, negative, **{**settings, **kind.fixed, **options})
 

@@ -15,6 +15,7 @@ from longgen.story.dialects.source import Source
 from longgen.story.file import Clock, to_story
 from longgen.story.load import Document
 from longgen.story.planner import Endpoint, plan_offline, plan_online
+from longgen.story.schedules import check_heard
 from longgen.story.schema import Story
 from longgen.story.timeline import join_bars, show
 from longgen.types import ModelInfo, Timeline
@@ -75,9 +76,13 @@ class Telling:
         frames = max(1, round(asked.duration * fps)) if asked.duration is not None else asked.num_frames
         clock = Clock(fps, frames, info.native_frames)
         if self.story is not None:
-            return Told(self.story, self.dialect, self.source, self.folder).timeline(clock)
-        told = read_source(self.source, clock, self.dialect)
-        return replace(told, folder=self.folder).timeline(clock)
+            told = Told(self.story, self.dialect, self.source, self.folder)
+        else:
+            told = replace(read_source(self.source, clock, self.dialect), folder=self.folder)
+        timeline = told.timeline(clock)
+        document = (self.source.document if self.dialect == "story" else None) or Document(None, self.source.name)
+        check_heard(timeline, info.stride, [document.where(("shots", k)) for k in range(len(timeline.shots))])
+        return timeline
 
     def title(self, timeline: Timeline) -> str:
         """The prompts between bars, as the run's prompt."""

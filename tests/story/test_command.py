@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from models.tiny import save, wan
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
 import longgen
 from longgen.__main__ import main
 from longgen.media.read import open_video
+from longgen.runtime.facts import RunFacts
 
 RED, BLUE, STAR = "a red circle moving left", "a blue square moving right", "a green star on black"
 STORY = f"""\
@@ -110,6 +112,7 @@ def test_one_shot_again(model: Path, told: Path, tmp_path: Path) -> None:
         (["{told}/s.yaml", "--schedule", "hald"], "did you mean 'hold'"),
         (["{told}/s.yaml", "--schedule", "travel:lenght=3"], "did you mean 'length'"),
         (["{told}/s.yaml", "--schedule", "blend", "--method", "windows,ditctrl"], "use hold or travel"),
+        (["{told}/s.yaml", "--window-batch", "2", "--method", "windows,ditctrl"], "ditctrl hands keys on"),
         (["{told}/s.yaml", "--num-frames", "99"], "the shots last 60 frames"),
         (["{told}/s.yaml", "--dialect", "mapp"], "did you mean 'map'"),
         (["{told}/none.yaml"], "does not exist"),
@@ -137,3 +140,50 @@ def test_show_and_convert(model: Path, told: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.strip() == f"{RED} | {BLUE}"
     assert cli("schema", "story") == 0
     assert "ShotSpec" in capsys.readouterr().out
+
+
+def test_sidecars_follow_their_schema(told: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every key that a run writes is described, and the schema is that of the model that validates it."""
+    facts = json.loads((told / "v.json").read_text())
+    assert RunFacts.model_validate(facts).timeline.shots[1].blend == 4
+    assert cli("schema", "run") == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(facts) <= set(schema["properties"]) and set(schema["required"]) <= set(facts)
+    for fault in ({"fps": 0}, {"seed": "x"}, {"timeline": {"fps": 8, "shots": []}}, {"size": {"height": 8}}):
+        with pytest.raises(ValidationError):
+            RunFacts.model_validate({**facts, **fault})
+
+
+FAULTS: list[tuple[str | bytes, list[str], str]] = [
+    ("a: &x [1]\nb: *x", [], "line 1: aliases"),
+    ("shots: [[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]", [], "nested more than 16 deep"),
+    (b"shots: [{prompt: caf\xe9}]", [], "line 1: byte 20 is not UTF-8"),
+    (b"#" * 1_000_001, [], "over 1 MB"),
+    ("shots:\n" + " - prompt: a\n" * 10_000, [], "shots: tuple should have at most 1000 items"),
+    ("shots:\n - {prompt: '{herro}'}\ncharacters: {hero: a}", [], "line 2, shots[0].prompt: unknown character 'herro'"),
+    ("shots:\n - prompt: a\n   image: none.png", [], "line 3, shots[0].image"),
+    ("shots:\n - prompt: a\n   duration: 0", [], "line 3, shots[0].duration: must be greater than 0"),
+    ("shots:\n - prompt: a\n   duratoin: 3", [], "line 3, shots[0].duratoin: unknown key 'duratoin'; did you mean"),
+    ("shots: [{prompt: a, duration: 86400}, {prompt: b, duration: 86400}]", [], "at most 1000000"),
+    ("[0s: a] [2s: b]\n[1s: c]", [], "line 2: 1 s lies inside the range before it"),
+    ("[0s-4s: a] [3s: b]", [], "lies inside the range before it"),
+    ('{"0": "a", "8:2": "b"}', ["--num-frames", "33"], "ends before it starts"),
+    (
+        "shots: [{prompt: a, frames: 29}, {prompt: b, frames: 1, transition: cut}, {prompt: c, frames: 9}]",
+        [],
+        "line 1, shots[1]: shot 'shot2' lasts 1 frames, which no latent",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "words", "says"), FAULTS, ids=range(len(FAULTS)))
+def test_bad_files_are_one_line_and_nothing_written(
+    content: str | bytes, words: list[str], says: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "in" / "s.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    assert cli("story", file, "-m", model, *words, "-o", tmp_path / "x.mp4") == 2
+    error = capsys.readouterr().err.strip()
+    assert says in error and str(file) in error.replace("\n", "") and error.count("longgen: error:") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]

@@ -54,9 +54,12 @@ def pieces(free: Tensor, function: object, seed: int) -> tuple[Kept, Plain, Kept
 
 def test_the_shot_and_the_blends_on_both_sides_are_free() -> None:
     """b weighs more than 0 from its first latent to the end of c's blend, and nowhere else."""
-    for name in ("hold", "travel", "blend"):
+    for name in ("hold", "travel", "blend", "window", "inject", "relay"):
         schedule = build(TIMELINE, name, 4, 5.0)
         free = free_latents(schedule, 1, TOTAL)
+        assert free.nonzero().flatten().tolist() == list(range(8, 18))
+        if name not in ("hold", "travel", "blend"):
+            continue
         weights = schedule.mix(tuple(range(TOTAL)), None).weights[:, 1]  # type: ignore[arg-type]
         assert torch.equal(free, weights > 0)
         # b is frames 29 … 60, latents 8 … 15; c comes in over frames 61 … 68, whose latents 16 and 17 still hold b.
