@@ -80,8 +80,9 @@ class Windows(Method):
         return min(self.sized(info).window, frames)
 
     def calls(self, frames: int, steps: int, info: ModelInfo) -> list[tuple[int, int]]:
-        lengths = Counter(len(w.frames) for s in range(steps) for w in self.plan_at(frames, info, s))
-        return [(count, length) for length, count in sorted(lengths.items())]
+        still = self.settings["plan"] in {"static", "batched"}  # the same windows at every step
+        lengths = Counter(len(w.frames) for s in range(1 if still else steps) for w in self.plan_at(frames, info, s))
+        return [(count * (steps if still else 1), length) for length, count in sorted(lengths.items())]
 
     def windows(self, frames: int, info: ModelInfo) -> list[tuple[int, int]]:
         bodies = [w.body for w in self.plan_at(frames, info)]
