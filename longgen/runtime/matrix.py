@@ -32,6 +32,7 @@ def row(info: ModelInfo) -> dict[str, Any]:
         "steps": info.steps,
         "guidance": info.guidance,
         "flow_shift": info.flow_shift,
+        "needs_image": info.needs_image,
         "capabilities": sorted(info.capabilities),
         "methods": {name: refusal(name, info) for name in registry.METHODS},
     }

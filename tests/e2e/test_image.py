@@ -110,12 +110,13 @@ def test_a_run_that_hides_the_image_is_warned(needy: Path, picture: Path) -> Non
         assert any("no image" in note for note in plan.notes)
 
 
-def test_the_image_is_the_first_frame_of_ltx(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["windows", "extend", "fifo"])
+def test_the_image_is_the_first_frame_of_ltx(tmp_path: Path, method: str) -> None:
     model = tiny.save(tiny_images.ltx_i2v(), tmp_path / "ltx", **tiny_ltx.OVERRIDES)
     tiny_images.image(32, 64).save(tmp_path / "first.png")
     session = Session(model)
-    plan = session.plan(ask(model, tmp_path / "first.png", num_frames=65, method="windows"))
-    assert any("first frame" in note for note in plan.notes)
+    plan = session.plan(ask(model, tmp_path / "first.png", num_frames=65, method=method))
+    assert any("first frame" in note for note in plan.notes) == (method != "fifo")
     outcome = session.run(plan, Job(keep=True))
     first = session.model.encode_video(read_image(tmp_path / "first.png", (32, 64))[None])
     assert outcome.latents is not None
