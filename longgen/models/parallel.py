@@ -57,7 +57,8 @@ class Share:
 def split(transformers: Iterable[Any], device: torch.device) -> Share:
     """Splits the tokens of every pass of these transformers over all processes, for good.
 
-    Rotary tables stay whole, because the tokens are whole again where they are used.
+    Of a plan only the hidden states are split and gathered. Rotary tables stay whole, because the tokens are whole
+    again where they are used; so do texts, which every process reads with its own tokens.
 
     Raises:
         BadInput: there is one process only, or a model without a plan.
@@ -69,7 +70,9 @@ def split(transformers: Iterable[Any], device: torch.device) -> Share:
     config.setup(rank, size, device, init_device_mesh(device.type, (1, size), mesh_dim_names=("ring", "ulysses")))
     for transformer in transformers:
         plan = transformer._cp_plan
-        if plan is None or "blocks.0" not in plan:
+        if plan is None:
             raise BadInput(f"--parallel ulysses: diffusers has no plan that splits {type(transformer).__name__}")
-        apply_context_parallel(transformer, config, {name: plan[name] for name in ("blocks.0", "proj_out")})
+        entry = next(name for name, parts in plan.items() if "hidden_states" in parts)  # the first block, or the model
+        split_there = {"hidden_states": plan[entry]["hidden_states"]}
+        apply_context_parallel(transformer, config, {entry: split_there, "proj_out": plan["proj_out"]})
     return Share(rank, size)

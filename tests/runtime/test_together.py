@@ -13,6 +13,7 @@ import pytest
 import torch
 from fakes import model_info, random_qkv, run_attention, site_of, view_of
 from models.tiny import save, wan
+from models.tiny_ltx import ltx
 from runtime import together
 from safetensors.torch import load_file
 from torch import Tensor
@@ -31,7 +32,9 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(wan("2.1"), tmp_path_factory.mktemp("model") / "tiny")
+    folder = tmp_path_factory.mktemp("model")
+    save(ltx(), folder / "ltx", native_frames=33, native_size=[32, 64])
+    return save(wan("2.1"), folder / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +49,12 @@ def both(model: Path) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [*together.CALLS, *together.ULYSSES, "resumed"])
+@pytest.mark.parametrize("name", [*together.CALLS, *together.ULYSSES, *together.LTX, "resumed"])
 def test_two_processes_equal_one(model: Path, both: list[dict[str, Tensor]], name: str) -> None:
-    asked = {**together.CALLS, **together.ULYSSES, "resumed": together.CALLS["fifo"]}[name]
-    want = together.latents(Session(model), asked)
+    asked = {**together.CALLS, **together.ULYSSES, **together.LTX, "resumed": together.CALLS["fifo"]}[name]
+    want = together.latents(Session(model.parent / "ltx" if name in together.LTX else model), asked)
     for made in both:
-        if name in together.ULYSSES:
+        if name in together.ULYSSES or name in together.LTX:
             torch.testing.assert_close(made[name], want, rtol=0, atol=1e-5)
         else:
             assert torch.equal(made[name], want)

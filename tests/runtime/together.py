@@ -32,6 +32,10 @@ ULYSSES: dict[str, dict[str, Any]] = {
     "u-fifo": {"method": "fifo", "set": {"fifo.partitions": 1}},  # a level for each latent
     "u-texts": {"method": "riflex", "prompt": f"{PROMPT} | a blue star"},  # a text for each latent
 }
+LTX: dict[str, dict[str, Any]] = {  # its rotation covers all heads at once
+    "l-freelong": {"method": "freelong", "num_frames": 65},
+    "l-fifo": {"method": "fifo", "num_frames": 49, "set": {"fifo.partitions": 1, "fifo.window_latents": 3}},
+}
 
 
 class Stopped(Exception):
@@ -55,6 +59,8 @@ def main(model: str, out: str) -> None:
     made = {name: latents(Session(model), asked) for name, asked in CALLS.items()}
     split = Session(model, LoadOptions(parallel="ulysses"))
     made |= {name: latents(split, {**asked, "parallel": "ulysses"}) for name, asked in ULYSSES.items()}
+    ltx = Session(str(Path(out) / "ltx"), LoadOptions(parallel="ulysses"))
+    made |= {name: latents(ltx, {**asked, "parallel": "ulysses"}) for name, asked in LTX.items()}
     folder = Path(out) / "checkpoint"
     try:
         latents(Session(model), CALLS["fifo"], Job(keep=True, checkpoint=folder, save_every=0, on_progress=stop))

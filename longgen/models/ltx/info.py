@@ -23,6 +23,7 @@ CAPABILITIES = {
     "prefix_condition",
     "rope",
     "self_attention",
+    "split_pass",
     "cross_text",
     "stream_decode",
     "windows",

@@ -50,7 +50,9 @@ class Coordinates:
         """Ready for calls of `frames` latents."""
         self.frames = frames
 
-    def rotation(self, rotary: Part, tokens: int) -> Callable[..., Tensor]:
+    def rotation(
+        self, rotary: Part, tokens: int, own: Callable[[Tensor], Tensor] = lambda table: table
+    ) -> Callable[..., Tensor]:
         """`rotate(x [1, S, N, D], positions=None)` of one forward, given the model's (cos, sin), each [1, S, width]."""
         patched = self.patch.freqs is not None or self.patch.positions is not None
         here = torch.arange(self.frames, dtype=torch.float64)
@@ -60,7 +62,7 @@ class Coordinates:
 
         def rotate(x: Tensor, positions: Tensor | None = None) -> Tensor:
             tables = placed if positions is None else self._retimed(rotary, positions.double().cpu(), tokens)
-            return apply_rotary_emb(x.flatten(2), tables).unflatten(2, x.shape[2:])
+            return apply_rotary_emb(x.flatten(2), (own(tables[0]), own(tables[1]))).unflatten(2, x.shape[2:])
 
         return rotate
 
@@ -98,12 +100,18 @@ class SelfProcessor(Processor):
         return project_out(attn, self.rows(q, k, v, *image_rotary_emb), q.dtype)
 
     def compute(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
-        rows = []
+        rows, count = [], q.shape[2]
+        q, k, v = self.stage.inside(q, k, v)
+
+        def own(table: Tensor) -> Tensor:
+            """The channels of a table that turn this process's heads."""
+            return self.stage.heads(table.unflatten(2, (count, -1)))[0].flatten(2)
+
         for b, site in enumerate(self.stage.sites):
             mine, here = slice(b, b + 1), replace(site, layer=self.layer)
-            rotate = self.coordinates.rotation((cos[mine], sin[mine]), site.tokens)
+            rotate = self.coordinates.rotation((cos[mine], sin[mine]), site.tokens, own)
             rows.append(video_attention(self.patch, here, q[mine], k[mine], v[mine], rotate, self.stage.attend))
-        return (torch.cat(rows),)
+        return (self.stage.outside(torch.cat(rows)),)
 
 
 @dataclass
@@ -127,6 +135,7 @@ class CrossProcessor(Processor):
         return project_out(attn, self.rows(q, k, v), q.dtype)
 
     def compute(self, q: Tensor, k: Tensor, v: Tensor) -> Sequence[Tensor]:
+        (q,), (k, v) = self.stage.inside(q), self.stage.heads(k, v)
         rows = []
         for b, (site, text) in enumerate(zip(self.stage.sites, self.stage.texts, strict=True)):
             used, here, mine = text.tokens.shape[1], replace(site, layer=self.layer), slice(b, b + 1)
@@ -136,7 +145,7 @@ class CrossProcessor(Processor):
                     self.patch, here, text, q[mine], k[mine, :used], v[mine, :used], self.stage.attend, words
                 )
             )
-        return (torch.cat(rows),)
+        return (self.stage.outside(torch.cat(rows)),)
 
 
 def heads(attn: Any, hidden: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
