@@ -186,7 +186,7 @@ class Method:
         return [(0, frames)]
 
     def key_frames(self, frames: int, info: ModelInfo) -> float:
-        """Latents whose keys an average query sees in a call of `frames` latents, for the plan (slot route)."""
+        """Latents whose keys an average query sees in a call of `frames` latents, for plans (slots route, logits)."""
         return float(frames)
 
     def init(self, ctx: Context) -> State:

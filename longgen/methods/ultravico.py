@@ -83,6 +83,11 @@ class UltraViCo(Method):
         values = {n: getattr(base, n) if self.settings[n] is None else self.settings[n] for n in self.NAMES}
         return Decay(values["alpha"], values["beta"], values["gamma"] // self.unit, values["period"] // self.unit)
 
+    def key_frames(self, frames: int, info: ModelInfo) -> float:
+        """All, but that latent 0 does not see those beyond the trained length."""
+        hides = info.family.startswith("wan") if self.first_frame is None else bool(self.first_frame)
+        return frames - (max(frames - info.native_latents, 0) / frames if hides else 0)
+
     def check(self, frames: int, info: ModelInfo) -> None:
         if self.beta is not None and self.decay(frames / info.native_latents).period == 0:
             raise BadInput(f"ultravico.beta needs ultravico.period on {info.variant}, which has no published one")

@@ -94,7 +94,7 @@ def estimate(
         rounds = c.wrapper.rounds() if c.wrapper else 1
         calls = sum(n for part in parts for n, _ in c.loop.calls(part.frames, steps, info)) * rounds
     scale = calls / seen.calls
-    route = next((p.method for p in c.parts if "route" in p.slots), None)
+    route = next((p.method for slot in ("route", "logits") for p in c.parts if slot in p.slots), None)
     flops = 0.0
     for run, count in seen.runs.items():
         keys = route.key_frames(run.latents, info) if route else float(run.latents)
