@@ -19,7 +19,7 @@ from longgen.runtime.run import Job
 from longgen.runtime.sample import Sampler, conditions
 from longgen.runtime.stretches import stretches
 from longgen.story.schedules import spans
-from longgen.types import Final, LatentGrid, Preview, Shot, Timeline
+from longgen.types import Call, Final, LatentGrid, Preview, Shot, Timeline
 
 RED, BLUE, STAR = "a red circle moving left", "a blue square moving right", "a green star on black"
 # Latents 0 … 7, 8 … 15 and 16 … 20 of a model of four frames per latent.
@@ -157,3 +157,27 @@ def test_adain_matches_shots_to_the_first_since_a_cut(session: Session, method: 
     axes = (2, 3, 4)
     gap = [(x[:, :, 8:16].mean(axes) - first.mean(axes)).abs().mean() for x in (plain, told)]
     assert gap[1] < 0.5 * gap[0]
+
+
+def test_anchor_latents_are_seen_by_every_window_of_their_stretch(session: Session) -> None:
+    """`windows.retain=0` holds the first latent of each stretch before every window of it."""
+    shots = (SHOTS[0], replace(SHOTS[1], transition="continue"), SHOTS[2])
+
+    def calls(settings: dict[str, Any]) -> list[tuple[int, ...]]:
+        request = Request(prompt=RED, method="windows", num_inference_steps=2, height=32, width=32, set=settings)
+        plan, seen = session.plan(request, Timeline(shots, 16)), list[tuple[int, ...]]()
+        sampler = Sampler(plan, session.model, conditions(plan))
+        inner = sampler.denoiser.denoise
+
+        def denoise(call: Call) -> Tensor:
+            seen.append(call.frames)
+            return inner(call)
+
+        sampler.denoiser.denoise = denoise  # type: ignore[method-assign]
+        list(sampler.run())
+        return seen
+
+    assert not all(0 in frames for frames in calls({}) if max(frames) < 16)
+    held = calls({"windows.retain": "0", "windows.overlap_latents": 3})
+    assert all(0 in frames for frames in held if max(frames) < 16)
+    assert all(min(frames) == 16 for frames in held if max(frames) >= 16), "not over the cut"
