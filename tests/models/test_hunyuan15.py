@@ -196,6 +196,12 @@ def test_what_the_files_say():
     assert small.parameters == pytest.approx(8.3e9, rel=0.02)  # as the model card has it
 
 
+def test_the_pipeline_cannot_be_built_without_a_vae(model):
+    """Why one is loaded to read texts; turns red when mended: see docs/footguns.md."""
+    with pytest.raises(AttributeError, match="NoneType"):
+        HunyuanVideo15Pipeline(**{**model.pipe.components, "vae": None})
+
+
 def test_what_is_not_supported():
     files = files_of(tiny_hunyuan15.hunyuan15())
     assert hunyuan15.describe(files).guidance == 6.0

@@ -4,7 +4,7 @@ import functools
 import itertools
 
 import pytest
-from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_hunyuan15, tiny_ltx, tiny_skyreels, tiny_vace
+from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_hunyuan15, tiny_ltx, tiny_ltx2, tiny_skyreels, tiny_vace
 
 from longgen.api import Session
 from longgen.attention.cost import counter
@@ -16,7 +16,7 @@ from longgen.types import LoadOptions
 
 ONE = "a red circle moving left on black background blurry star right gray"  # as many words as the encoders take
 TWO = f"{ONE} | a blue square moving right on gray background blurry star left black"
-TOKENS = (4, 6)  # of a latent: enough that text does not outweigh the video
+TOKENS = (2, 3)  # of a latent, down and across
 FAMILIES = {
     "2.1": (lambda: tiny.wan("2.1"), tiny.OVERRIDES),
     "a14b": (lambda: tiny.wan("a14b"), tiny.OVERRIDES),
@@ -27,6 +27,7 @@ FAMILIES = {
     "cogvideox-1.5": (lambda: tiny_cogvideox.cogvideox("1.5"), tiny_cogvideox.OVERRIDES),
     "hunyuan": (tiny_hunyuan.hunyuan, tiny_hunyuan.OVERRIDES),
     "hunyuan15": (tiny_hunyuan15.hunyuan15, {**tiny_hunyuan15.OVERRIDES, "negative_prompt": ONE}),
+    "ltx2": (tiny_ltx2.ltx2, tiny_ltx2.OVERRIDES),
     "skyreels": (tiny_skyreels.skyreels, tiny_skyreels.OVERRIDES),
     "vace": (tiny_vace.vace, tiny.OVERRIDES),
 }
@@ -53,7 +54,7 @@ def counted(session, **asked):
     if session.info.variant == "cogvideox-1.5":  # knows its rotary positions up to its native size
         size = dict(zip(size, session.info.native_size))
     frames = (round(session.info.native_latents * 2.5) - 1 - session.info.lead_pad) * session.info.stride
-    asked = {"prompt": ONE, "num_frames": frames, "num_inference_steps": 4, **size, **asked}
+    asked = {"prompt": ONE, "num_frames": frames, "num_inference_steps": 2, **size, **asked}
     plan = session.plan(Request(**asked))
     runs = []
     hooks = [t.register_forward_hook(lambda *_: runs.append(1)) for t in session.model.experts]
@@ -87,7 +88,8 @@ def test_calls_and_flops_of_every_family(sessions, kind, method):
 @pytest.mark.parametrize("method", ["fifo", "miga", "extend"])
 def test_levels_of_their_own(sessions, kind, method):
     """Modulations per token or latent; and a call with levels on both sides of an expert's boundary runs twice."""
-    plan = agree(sessions(kind), method=method)
+    queue = {"fifo.partitions": 2} if method == "fifo" else {}
+    plan = agree(sessions(kind), method=method, set=queue)
     if kind == "a14b" and method == "fifo":
         assert plan.cost.forwards > 2 * plan.cost.calls
 
@@ -95,12 +97,12 @@ def test_levels_of_their_own(sessions, kind, method):
 @pytest.mark.parametrize("method", ["freelong", "freelongpp", "freenoise", "lvsa", "freepca", "ultravico", "flowlong"])
 def test_routes(sessions, method):
     """At 96 tokens in a latent: beside fewer, the filters and components of spectral methods would count."""
-    agree(sessions("2.1"), method=method, height=128, width=192)
+    agree(sessions("2.1"), method=method, height=128, width=192, num_inference_steps=4)
 
 
 @pytest.mark.parametrize("kind", ["2.1", "ltx", "cogvideox-5b", "hunyuan"])
 def test_later_rounds_start_later(sessions, kind):
-    plan = agree(sessions(kind), method="freeinit", set={"freeinit.rounds": 2})
+    plan = agree(sessions(kind), method="freeinit", set={"freeinit.rounds": 2}, num_inference_steps=4)
     assert plan.cost.calls < 2 * plan.steps
 
 

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx
+from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx, tiny_ltx2, tiny_skyreels
 from models.memory import PeakMemory
 
 from longgen.api import Session
@@ -22,6 +22,8 @@ FAMILIES = {
     "cogvideox-2b": (lambda: tiny_cogvideox.cogvideox("2b"), tiny_cogvideox.OVERRIDES),
     "cogvideox-5b": (lambda: tiny_cogvideox.cogvideox("5b"), tiny_cogvideox.OVERRIDES),
     "hunyuan": (lambda: tiny_hunyuan.hunyuan(mlp_ratio=4.0), tiny_hunyuan.OVERRIDES),
+    "ltx2": (tiny_ltx2.ltx2, tiny_ltx2.OVERRIDES),
+    "skyreels": (lambda: tiny_skyreels.skyreels("df", ffn_dim=144), tiny_skyreels.OVERRIDES),
 }
 # (tokens down and across, length in native clips): no formula fits all of them by chance
 SAMPLED = {"direct": (((4, 6), 1.0), ((8, 10), 1.7)), "windows": (((6, 8), 2.4),)}
@@ -79,7 +81,7 @@ def test_sampling(sessions, kind, method):
         assert cost.activations + cost.latents == pytest.approx(sampled(sessions(kind), plan), rel=0.1), (size, length)
 
 
-@pytest.mark.parametrize("kind", ["wan", "ti2v", "ltx", "cogvideox-5b"])
+@pytest.mark.parametrize("kind", ["wan", "ti2v", "ltx", "cogvideox-5b", "skyreels"])
 def test_queues(sessions, kind):
     plan = planned(sessions(kind), "fifo", (4, 6), 2.0)
     cost = plan.cost.memory

@@ -11,7 +11,7 @@ from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.types import Footprint, ModelInfo, Rope
+from longgen.types import Footprint, ModelInfo, Moment, Rope
 
 PIPELINES = ("HunyuanVideo15Pipeline",)
 GUIDER = "ClassifierFreeGuidance"
@@ -142,16 +142,26 @@ def footprint(config: Mapping[str, Any]) -> Footprint:
     block, words pass the refiner first; the timestep, the pooled text and all modulations come once per forward.
 
     Words are counted as if the text had its full length; the network runs on those that there are.
+
+    Fullest moments: when the words' part of attention joins the video's, the block's input, the norm, q, k, v, the
+    turned q and k and both parts are alive, and three copies in fp32; the feed-forward holds the block's input, the
+    last attention's output, the norm and the inner layer before and after GELU. Nobody has counted the decoder, whose
+    memory grows with the video.
     """
     config = {**CONFIG, **config}
-    d = int(config["num_attention_heads"] * config["attention_head_dim"])
+    head, d = int(config["attention_head_dim"]), int(config["num_attention_heads"] * config["attention_head_dim"])
+    mlp, x = int(config["mlp_ratio"] * d), int(config["in_channels"])
     layers, refiners, text = int(config["num_layers"]), int(config["num_refiner_layers"]), int(config["text_embed_dim"])
     patch = int(config["patch_size_t"]) * int(config["patch_size"]) ** 2
-    blocks = layers * (4 * d * d + 2 * d * int(config["mlp_ratio"] * d))
+    blocks, words = layers * (4 * d * d + 2 * d * mlp), 6 * d + 2 * text
     return Footprint(
         token=blocks + (int(config["in_channels"]) + int(config["out_channels"])) * patch * d,
         word=blocks + text * d + refiners * 12 * d * d,
         level=2 * (256 * d + d * d) + text * d + d * d + (refiners * 2 + layers * 12 + 2) * d * d,
         level_per_token=False,
         word_layers=refiners,
+        moments=(
+            Moment("words join", 9 * d + x * patch, 3 * d + 2 * head, words),
+            Moment("feed-forward", 3 * d + 2 * mlp + x * patch, 2 * head, words),
+        ),
     )

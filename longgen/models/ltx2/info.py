@@ -6,12 +6,13 @@ Defaults are LTX2Pipeline's own (diffusers 0.42.1): 121 frames of 512×768, 24 f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from longgen.errors import BadInput
 from longgen.models.describe import Files
-from longgen.models.ltx.info import ratios
-from longgen.types import ModelInfo, Rope
+from longgen.models.ltx.info import course, decode, ratios
+from longgen.types import Footprint, ModelInfo, Moment, Rope
 
 PIPELINES = ("LTX2Pipeline",)
 DEFAULTS: dict[str, Any] = {"native_frames": 121, "native_size": (512, 768), "fps": 24.0, "steps": 30, "guidance": 3.0}
@@ -56,6 +57,7 @@ def describe(files: Files) -> ModelInfo:
     time, space = ratios(files.config("vae"))
     heads, head = int(transformer["num_attention_heads"]), int(transformer["attention_head_dim"])
     patch, (height, width) = int(transformer["patch_size"]), values["native_size"]
+    tokens = ((values["native_frames"] - 1) // time + 1) * (height // space) * (width // space)
     return ModelInfo(
         id=files.id,
         family="ltx2",
@@ -81,6 +83,7 @@ def describe(files: Files) -> ModelInfo:
         negative_prompt=values.get("negative_prompt", ""),
         parameters=parameters(transformer),
         refusals=REFUSALS,
+        footprint=footprint(transformer, files.config("vae"), course(files.config("scheduler"), tokens)),
     )
 
 
@@ -123,3 +126,32 @@ def parameters(config: Mapping[str, Any]) -> int:
     ends += _linear(a, int(c["audio_out_channels"] or c["audio_in_channels"]))
     ends += d if c.get("use_keyframes_abs_pos_embedding", False) else 0
     return int(c["num_layers"]) * block + levels + words + ends
+
+
+def footprint(config: Mapping[str, Any], vae: Mapping[str, Any], course: tuple[float, ...]) -> Footprint:
+    """Multiply-adds of the video part, counted as for LTX-Video; one silent latent of sound is not worth counting.
+
+    Two more embeddings of the timestep, with five modulations, are made for the attention between picture and sound,
+    which does not run.
+    """
+    c = {**CONFIG, **config}
+    heads = int(c["num_attention_heads"])
+    d, layers, words = heads * int(c["attention_head_dim"]), int(c["num_layers"]), int(c["cross_attention_dim"])
+    channels, out = int(c["in_channels"]), int(c["out_channels"] or c["in_channels"])
+    caption = int(c["caption_channels"]) if c.get("use_prompt_embeddings", True) else 0
+    gates = 2 * heads * d if c.get("gated_attn", False) else 0
+    modulations, own = 9 if c.get("cross_attn_mod", False) else 6, decode(vae)
+    return Footprint(
+        token=layers * (14 * d * d + gates) + (channels + out) * d,
+        word=layers * 2 * words * d + (caption * d + d * d if caption else 0),
+        level=3 * 256 * d + (1 + modulations + 1 + 4 + 1 + 1) * d * d,
+        course=course,
+        moments=(
+            Moment("feed-forward", 12 * d + channels, 2 * d, d + 2 * caption),
+            Moment("keys turn", 6 * d + channels, 5 * d, d + 2 * caption, half=True),
+        ),
+        levels=Moment("levels", 18 * d),
+        # One more copy of a convolution's input than LTX-Video's: padding by reflection is made, not implied.
+        decode=replace(own, per_latent=own.per_latent * 5.1 / 4.1),
+        memory=1,
+    )
