@@ -33,6 +33,11 @@ class Hunyuan15Model(HunyuanModel):
     def from_pipeline(cls, pipe: Any) -> Hunyuan15Model:
         return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
 
+    @property
+    def own_attention(self) -> bool:
+        """Always: the network's own processors would make masks of all pairs."""
+        return True
+
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:
         """[1, G + L, D] in the transformer's dtype: ByT5's rows of quoted words, then Qwen's."""
