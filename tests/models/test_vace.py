@@ -7,17 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from models import tiny, tiny_vace
 from PIL import Image
 
 from longgen.core.noise import latent_noise
 from longgen.errors import BadInput
 from longgen.models import vace, wan
-from longgen.models.describe import read_folder
+from longgen.models.describe import assets, read_folder
 from longgen.models.images import at_one_level
 from longgen.models.vace.denoiser import frame_mask
 from longgen.models.wan.vae import memory, normalise, stream_encode
 from longgen.protocols import Conditions
+from longgen.shapes.grammar import parse
+from longgen.shapes.render import draw, render, to_uint8
 from longgen.types import Call, Dense, LatentGrid, Level, LoadOptions, Patch
 
 PROMPT, NEGATIVE = "a red circle moving left", "blurry gray"
@@ -127,14 +130,14 @@ def test_gray_settles_and_is_then_repeated():
 def truth(pipe, video, mask):
     """[1, 72, T, 4, 6] as the pipeline builds it from frames and a mask of frames (1: to be made)."""
     video, mask, reference = pipe.preprocess_conditions(
-        pictures(video), pictures(mask), None, 1, *SIZE, len(video), torch.float32, torch.device("cpu")
+        pictures(video), pictures(mask), None, 1, *video.shape[1:3], len(video), torch.float32, torch.device("cpu")
     )
     latents = pipe.prepare_video_latents(video, mask, reference, None, torch.device("cpu"))
     return torch.cat([latents, pipe.prepare_masks(mask, reference, None)], dim=1)
 
 
-def masks(frames, known):
-    mask = torch.full((frames, *SIZE, 3), 255, dtype=torch.uint8)
+def masks(frames, known, size=SIZE):
+    mask = torch.full((frames, *size, 3), 255, dtype=torch.uint8)
     mask[:known] = 0
     return mask
 
@@ -160,7 +163,7 @@ def forgetful(pipe):
 @torch.no_grad()
 @pytest.mark.parametrize("known", [1, 2, 3, 4])
 def test_a_prefix_becomes_what_the_pipeline_makes_of_known_frames(known):
-    """All of it where the VAE has no memory; else all but the gray and the control right after the known frames."""
+    """All of it where the VAE has no memory; else all but what follows the known part: their pictures were random."""
     frames = tiny_vace.depth(17)
     for pipe in (tiny_vace.vace(), forgetful(tiny_vace.vace())):
         model = vace.from_pipeline(pipe)
@@ -173,6 +176,30 @@ def test_a_prefix_becomes_what_the_pipeline_makes_of_known_frames(known):
         later = (got[:, :8, known:] - want[:, :8, known:]).abs().max()
         assert later > 1e-4 or pipe.vae.encoder.conv_in.weight[:, :, 0].abs().max() == 0
     assert later < 1e-5, "after the known frames, VAE without memory"
+
+
+@torch.no_grad()
+def test_the_gray_after_known_latents_remembers_them():
+    """With a trained VAE what follows the known part is nearly the pipeline's, too; plain gray is not."""
+    trained = AutoencoderKLWan.from_pretrained(assets() / "shapes" / "vae")
+    pipe = tiny_vace.vace()
+    pipe = type(pipe)(**{
+        **pipe.components, "vae": trained, "transformer": tiny_vace.transformer(channels=8, shown=2 * 8 + 16)
+    })  # fmt: skip
+    model = vace.from_pipeline(pipe)
+    scene = draw([parse("a red circle drifting right on a black background")], torch.Generator().manual_seed(0))
+    frames = to_uint8(render(scene, 17))[0]
+    z, schedule = model.encode_video(frames[:9]), model.solver(None, 4, None).schedule
+    level = Level.cat([schedule[4].spread(3), schedule[1].spread(2)])
+    call = Call(torch.cat([z, torch.randn(1, 8, 2, 16, 16)], dim=2), level, tuple(range(5)))
+    denoiser = model.denoiser(Conditions(tiny.Prompts()), LatentGrid(5, 8, 16, 16, 4, (1, 2, 2)), 4)
+    got, want = denoiser.control(call)[:, :8, 3:], truth(pipe, frames, masks(17, 9, (64, 64)))[:, :8, 3:]
+    error, plain = ((a - want).pow(2).mean().sqrt() for a in (got, denoiser.gray[:, :, 3:]))
+    assert error < 0.2 * plain, (error, plain)
+    encoded = []
+    model.encode_after = lambda *_: encoded.append(1)
+    denoiser.control(call)
+    assert not encoded, "once for all steps of a chunk"
 
 
 @torch.no_grad()

@@ -12,21 +12,23 @@ from torch import Tensor
 CHANNELS = 2 * 4 + 64  # known and reactive latents of the tiny VAE, and 8×8 pixels of mask
 
 
-def transformer(seed: int = 0, layers: int = 3, control: tuple[int, ...] = (0, 2)) -> WanVACETransformer3DModel:
+def transformer(
+    seed: int = 0, layers: int = 3, control: tuple[int, ...] = (0, 2), channels: int = 4, shown: int = CHANNELS
+) -> WanVACETransformer3DModel:
     """`layers` layers, control blocks that feed those of `control`; scaled up, so that texts and control matter."""
     torch.manual_seed(seed)
     model = WanVACETransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=16,
         freq_dim=16,
         ffn_dim=32,
         num_layers=layers,
         vace_layers=list(control),
-        vace_in_channels=CHANNELS,
+        vace_in_channels=shown,
     ).eval()
     with torch.no_grad():
         model.vace_patch_embedding.weight.mul_(3)

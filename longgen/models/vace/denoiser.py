@@ -34,7 +34,7 @@ class VaceDenoiser(WanDenoiser):
 
     Latents of a call at a lower level than the others are known (`extend.condition=native`). The transformer has one
     timestep, so it sees them at the others' level, noised with the noise of their index, and their content through the
-    control branch. What the frames before leave of themselves in the gray of later latents is not modelled.
+    control branch. The encoder remembers them in the gray that follows, which is encoded once for as long as they stay.
     """
 
     model: VaceModel
@@ -43,6 +43,7 @@ class VaceDenoiser(WanDenoiser):
         super().__init__(model, conditions, grid, steps)
         self.grid = grid
         self.gray = model.encode_gray(grid)
+        self._after: tuple[Tensor, Tensor] | None = None  # the last known latents, and the gray after them
         self.reactive = None if conditions.control is None else model.encode_control(conditions.control)
 
     def predict(self, transformer: WanVACETransformer3DModel, x: Tensor, jobs: Sequence[Job]) -> Tensor:
@@ -62,8 +63,18 @@ class VaceDenoiser(WanDenoiser):
         gray = self.gray[:, :, frames.clamp(max=self.gray.shape[2] - 1)].to(call.x.device)
         reactive = gray if self.reactive is None else self.reactive[:, :, frames].to(call.x.device)
         known = known_latents(call.level, len(frames)).to(call.x.device)[:, None, None]  # [T, 1, 1]
+        shown = torch.where(known, call.x.float(), gray)
+        if (count := int(known.sum())) and bool(known[:count].all()):
+            shown[:, :, count:] = self._gray_after(shown[:, :, :count], len(frames) - count)
         mask = frame_mask(~known, self.grid.stride).expand(1, self.info.spatial**2, *call.x.shape[2:])
-        return torch.cat([torch.where(known, call.x.float(), gray), torch.where(known, gray, reactive), mask], dim=1)
+        return torch.cat([shown, torch.where(known, gray, reactive), mask], dim=1)
+
+    def _gray_after(self, known: Tensor, latents: int) -> Tensor:
+        """The gray after known latents, which are the same at all steps of a chunk."""
+        kept = self._after
+        if kept is None or kept[1].shape[2] != latents or not torch.equal(kept[0], known):
+            self._after = kept = (known.clone(), self.model.encode_after(known, latents).to(known))
+        return kept[1]
 
     def _experts(self, level: Level) -> Tensor:
         """One expert for all latents of a call: that of its level."""

@@ -54,7 +54,7 @@ def branch_parameters(config: Mapping[str, Any], layers: int, channels: int) -> 
 
 
 def branched(plain: Footprint, config: Mapping[str, Any], layers: int, channels: int) -> Footprint:
-    """A Wan's footprint with the branch's projections added, and with what it holds: all hints, its state, its input."""
+    """A Wan's footprint with the branch's projections added, and what it holds: all hints, its state, its input."""
     d, patch = _width(config), math.prod(config.get("patch_size", (1, 2, 2)))
     one, none = (footprint({**config, "num_layers": n}, {}, None) for n in (1, 0))
     more = (layers + 1) * d + channels * patch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from longgen.models.common import files_of, load_pipeline
 from longgen.models.vace.denoiser import VaceDenoiser
 from longgen.models.vace.info import describe
 from longgen.models.wan.model import WanModel
-from longgen.models.wan.vae import memory, stream_encode
+from longgen.models.wan.vae import memory, stream_decode, stream_encode
 from longgen.protocols import Conditions
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
@@ -41,7 +41,20 @@ class VaceModel(WanModel):
 
     def encode_gray(self, grid: LatentGrid) -> Tensor:
         """Latents of the gray that stands for frames to be made, [1, C, n, h, w]; from n − 1 on they do not change."""
-        spatial, latents = self.info.spatial, min(grid.frames, memory(self.pipe.vae) + 1)
-        gray = torch.zeros(3, grid.height * spatial, grid.width * spatial)
-        frames = repeat(gray, (latents - 1) * grid.stride + 1)
+        latents = min(grid.frames, memory(self.pipe.vae) + 1)
+        frames = repeat(self._gray(grid.height, grid.width), (latents - 1) * grid.stride + 1)
         return torch.cat([z.cpu() for z in stream_encode(self.pipe.vae, frames, self.device)], dim=2)
+
+    def encode_after(self, known: Tensor, latents: int) -> Tensor:
+        """The gray after known latents [1, C, k, h, w], with what the encoder remembers of them, [1, C, latents, h, w].
+
+        Their pictures are decoded as a clip of its own for that.
+        """
+        vae, gray = self.pipe.vae, self._gray(*known.shape[-2:])
+        pictures = (f.cpu() * 2 - 1 for piece in stream_decode(vae, [known], 1, self.device) for f in piece)
+        frames = chain(list(pictures), repeat(gray, latents * self.info.stride))
+        return torch.cat([z.cpu() for z in stream_encode(vae, frames, self.device)][known.shape[2] :], dim=2)
+
+    def _gray(self, height: int, width: int) -> Tensor:
+        """A frame [3, ·, ·] of mid-gray, for latents of this size."""
+        return torch.zeros(3, height * self.info.spatial, width * self.info.spatial)
