@@ -16,7 +16,7 @@ from longgen.types import LoadOptions
 
 ONE = "a red circle moving left on black background blurry star right gray"  # as many words as the encoders take
 TWO = f"{ONE} | a blue square moving right on gray background blurry star left black"
-TOKENS = (2, 3)  # of a latent, down and across
+TOKENS = (4, 6)  # of a latent: enough that text does not outweigh the video
 FAMILIES = {
     "2.1": (lambda: tiny.wan("2.1"), tiny.OVERRIDES),
     "a14b": (lambda: tiny.wan("a14b"), tiny.OVERRIDES),
