@@ -13,7 +13,8 @@ from longgen.errors import BadInput
 from longgen.models.describe import Files
 from longgen.types import Decode, Footprint, ModelInfo, Moment, Rope
 
-PIPELINES = ("WanPipeline", "WanImageToVideoPipeline")
+IMAGE = "WanImageToVideoPipeline"
+PIPELINES = ("WanPipeline", IMAGE)
 DEFAULTS = Path(__file__).with_name("defaults.json")
 REFUSALS = {
     "joint_text": "Wan takes text through cross-attention",
@@ -86,6 +87,8 @@ def _needs_image(files: Files, channels: int, stride: int) -> bool:
     transformer = files.config("transformer")
     given = int(transformer.get("in_channels", 16))
     if given == channels:
+        if files.index.get("_class_name") == IMAGE and not files.index.get("expand_timesteps"):
+            raise BadInput(f"model {files.id} is a {IMAGE} whose transformer takes no image, which is not supported")
         return False
     if given != 2 * channels + stride:
         raise BadInput(
