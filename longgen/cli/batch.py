@@ -49,7 +49,8 @@ def run_batch(
     journal = Journal(folder / "journal.jsonl")
     sessions: dict[Any, Session] = {}
     works = [_prepared(r, p, sessions, journal, retry_failed, extra) for r, p in zip(asked, paths, strict=True) if p]
-    failed = [w.output for w in works if not _carry_out(w, journal)]
+    due = [w for w in works if not w.skip]
+    failed = [w.output for w in due if not _carry_out(w, [v for v in due if v.session is w.session], journal)]
     done = sum(e["status"] == "done" for e in journal.last.values())
     say(f"{done} done, {len(failed)} failed" + (f": {', '.join(map(str, failed))}" if failed else ""))
     if as_lines:
@@ -71,13 +72,12 @@ def _prepared(
     return work
 
 
-def _carry_out(work: Work, journal: Journal) -> bool:
-    """One job; True unless it failed."""
+def _carry_out(work: Work, together: list[Work], journal: Journal) -> bool:
+    """One job; True unless it failed. The prompts of all jobs on its model are read with the first."""
     path, identity = Path(str(work.output)), work.plans[0].identity
-    if work.skip:
-        return True
     journal.write(path.name, identity, "running")
     try:
+        work.session.prepare([plan for other in together for plan in other.plans])
         work.run()
     except Exception as error:  # the rest of the batch must go on; the reason is kept and told
         journal.write(path.name, identity, "failed", " ".join(str(error).split()))

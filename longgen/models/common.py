@@ -64,6 +64,10 @@ def pick_dtype(path: Path, options: LoadOptions, device: torch.device) -> torch.
     return DTYPES[name]
 
 
+LIGHT = 256 * 2**20
+"""Bytes of text encoders up to which they stay beside the rest."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """A checked model folder, whose pipeline is loaded in two parts: what reads texts, and what makes videos.
@@ -78,6 +82,12 @@ class Folder:
     dtype: torch.dtype
     parts: Mapping[str, str]  # the pipeline's components and their classes
     needed: frozenset[str] = frozenset()  # makers that the pipeline's class cannot be built without
+
+    @property
+    def light(self) -> bool:
+        """Whether its text encoders are so small that making room for them, or loading them twice, is not worth it."""
+        weights = (file for part in self.path.glob("text_encoder*") for file in part.glob("*.safetensors"))
+        return sum(file.stat().st_size for file in weights) <= LIGHT
 
     def readers(self) -> DiffusionPipeline:
         """The pipeline without transformers and VAEs, as `encode_prompt` needs it."""
@@ -180,7 +190,7 @@ class PipelineModel:
 
     A pipeline in hand is used as it is. A folder's text encoders are loaded when texts are to be read, and dropped
     before the transformers and the VAE load: the two are never in memory together, but where a text is new to a
-    denoiser that `prepare` was not told of.
+    denoiser that `prepare` was not told of, or the text encoders are light.
     """
 
     def __init__(self, info: ModelInfo, source: Any, options: LoadOptions) -> None:
@@ -193,6 +203,7 @@ class PipelineModel:
         self.options = options
         self._pipe: Any = None if self._folder else source
         self._readers: Any = None
+        self._kept: Any = None  # light readers, for the next text
         self._texts: dict[str, Tensor] = {}
         self.device = self._folder.device if self._folder else torch.device(source._execution_device)
         self._engine: Any = None
@@ -219,8 +230,9 @@ class PipelineModel:
         """Encodes texts that are new, before anything else is in memory: what is, goes, and is loaded again."""
         texts = list(texts)
         if self._folder and not self._texts.keys() >= set(texts):
-            self._pipe = None
-            collect(self.device)
+            if not self._folder.light:
+                self._pipe = None
+                collect(self.device)
             self.read(texts)
 
     def read(self, texts: Iterable[str]) -> None:
@@ -228,12 +240,13 @@ class PipelineModel:
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if not new:
             return
-        self._readers = self._folder.readers() if self._folder else None
+        self._readers = (self._kept or self._folder.readers()) if self._folder else None
         try:
             self._texts |= {text: self.encode(text).cpu() for text in new}
         finally:
             if self._readers is not None:
                 self._readers.maybe_free_model_hooks()
+            self._kept = self._readers if self._folder and self._folder.light else None
             self._readers = None
         if self._folder:
             collect(self.device)

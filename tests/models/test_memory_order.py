@@ -10,6 +10,7 @@ from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx
 
 from longgen.api import Session
 from longgen.config import Request
+from longgen.models import common
 from longgen.runtime.run import Job
 from longgen.types import LoadOptions
 
@@ -21,6 +22,12 @@ FAMILIES = {
     "hunyuan": (tiny_hunyuan.hunyuan, tiny_hunyuan.OVERRIDES),
 }
 ONE, TWO = "a red circle moving left", "a blue square"
+
+
+@pytest.fixture(autouse=True)
+def heavy(monkeypatch):
+    """The tiny text encoders count as ones that must go."""
+    monkeypatch.setattr(common, "LIGHT", 0)
 
 
 class Watch:
@@ -105,3 +112,15 @@ def test_a_denoiser_reads_what_it_was_not_prepared_for(tmp_path):
     made = model.pipe
     got, want = (tiny.denoiser(m).denoise(tiny.call(m)) for m in (model, own))
     assert torch.equal(got, want) and model.pipe is made
+
+
+def test_light_text_encoders_stay_and_nothing_is_loaded_twice(tmp_path, monkeypatch):
+    folder = tiny.save(tiny.wan(), tmp_path / "wan")
+    want = [video(whole(folder), text) for text in (ONE, TWO)]
+    watch = Watch(monkeypatch)
+    monkeypatch.setattr(common, "LIGHT", 2**30)
+    session = Session(folder, LoadOptions())
+    first = video(session, ONE)
+    made = session.model.pipe
+    assert torch.equal(first, want[0]) and torch.equal(video(session, TWO), want[1])
+    assert session.model.pipe is made and watch.loads == {"text": 1, "video": 2}
