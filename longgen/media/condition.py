@@ -15,7 +15,7 @@ from torch import Tensor
 
 from longgen.errors import BadInput
 
-LOW, HIGH = 5, 95  # percentiles that become black and white, LongVie (2508.03694), section 3
+LOW, HIGH = 5, 95  # percentiles that become black and white: one range for all windows is LongVie's (2508.03694)
 DENSE = 64  # grey levels between them below which a map counts as sparse
 
 
