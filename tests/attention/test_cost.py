@@ -60,6 +60,7 @@ def test_a_whole_forward_costs_what_the_plan_says(latents: int) -> None:
         capabilities=(),
         patch=(1, 2, 2),
         footprint=None,
+        control_layers=0,
     )
     want = forward_flops(cast(ModelInfo, info), Forward(latents, False), 30 * 52, float(latents))
     assert counted.get_total_flops() == pytest.approx(want, rel=0.02)
@@ -81,7 +82,7 @@ def test_a_joint_forward_costs_what_the_plan_says(latents: int) -> None:
             model(x, torch.zeros(1), text, mask, pooled, guidance, return_dict=False)
     info = SimpleNamespace(
         layers=4, heads=24, head_dim=128, ffn_dim=12288, text_tokens=256, capabilities=("joint_text",),
-        patch=(1, 2, 2), footprint=None,
+        patch=(1, 2, 2), footprint=None, control_layers=0,
     )  # fmt: skip
     want = forward_flops(cast(ModelInfo, info), Forward(latents, False), 45 * 80, float(latents))
     assert counted.get_total_flops() == pytest.approx(want, rel=0.02)
