@@ -48,7 +48,7 @@ FAMILIES = {
     "2.1-i2v": (lambda: tiny_images.wan_i2v("2.1"), {"native_size": list(tiny.size("2.1"))}),
     "cogvideox-5b-i2v": (lambda: tiny_images.cogvideox_i2v("5b"), tiny_cogvideox.OVERRIDES),
 }
-# Families that share another's patches: one method per kind of patch and loop is enough.
+# Families that share another's patches: one method per kind of patch and loop in every run, the rest in the slow half.
 ONE_OF_A_KIND = {"direct", "extend", "fifo", "freelongpp", "freenoise", "riflex", "ultravico", "windows"}
 SOME = dict.fromkeys(("hunyuan15", "ltx2", "skyreels", "vace", "2.1-i2v", "cogvideox-5b-i2v"), ONE_OF_A_KIND)
 KINDS = tuple(FAMILIES)
@@ -114,7 +114,11 @@ def frames_of(session):
     return (latents - 1) * session.info.stride
 
 
-PAIRS = [(kind, method) for method in sorted(registry.METHODS) for kind in KINDS if method in SOME.get(kind, {method})]
+PAIRS = [
+    pytest.param(kind, method, marks=[] if method in SOME.get(kind, {method}) else [pytest.mark.slow])
+    for method in sorted(registry.METHODS)
+    for kind in KINDS
+]
 
 
 @pytest.mark.parametrize(("kind", "method"), PAIRS)
