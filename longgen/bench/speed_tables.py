@@ -90,18 +90,25 @@ def memory(folder: Path, args: list[str]) -> list[str]:
 def hour(folder: Path, args: list[str]) -> list[str]:
     """One line per long run: what the judge read in its minutes, and how memory grew after the first of them."""
     head = ["method", "frames", "minutes", "kept", "colour", "shape", "background", "motion", "jumps per minute"]
-    head += ["growth of the process", "growth of live tensors", "processor time (min)", "processes"]
+    head += ["process, largest minute", "process, last tenth", "live tensors", "processor time (min)", "processes"]
 
     def cells(row: Row) -> list[str]:
         read = list(row["minutes"].values())
         agreed = [f"{statistics.fmean(m[n] for m in read):.3f}" for n in ("colour", "shape", "background", "motion")]
         jumps = f"{statistics.fmean(m['jumps'] for m in read):.1f}"
-        grown = [f"{row[n]:.1f} %" for n in ("rss_growth_percent", "held_growth_percent")]
+        grown = [f"{g:+.1f} %" for g in (row["rss_growth_percent"], _trend(row), row["held_growth_percent"])]
         minutes = [str(row["count"]), share(row["kept"], row["count"])]
         last = [f"{row['cpu_seconds'] / 60:.0f}", str(row["processes"])]
         return [f"`{row['method']}`", str(row["frames"]), *minutes, *agreed, jumps, *grown, *last]
 
     return table(head, (cells(r) for r in load(folder, "hour")))
+
+
+def _trend(row: Row) -> float:
+    """Percent by which a process is larger in the last tenth of its minutes than in the first tenth after minute 1."""
+    sizes = [row["minutes"][str(n)]["rss_mib"] for n in range(1, row["count"])]
+    tenth = max(1, len(sizes) // 10)
+    return 100 * (statistics.fmean(sizes[-tenth:]) / statistics.fmean(sizes[:tenth]) - 1) if sizes else 0.0
 
 
 def hour_minutes(folder: Path, args: list[str]) -> list[str]:
