@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longgen.core.euler import Euler
 from longgen.core.noise import generator, latent_noise
 from longgen.protocols import CAPABILITIES, Context, Method
 from longgen.types import (
@@ -89,28 +90,7 @@ def vp_schedule(steps: int) -> Schedule:
     return Schedule(Level(angle.sin().float(), angle.cos().float(), 999 * angle.sin().float(), torch.arange(steps + 1)))
 
 
-@dataclass(frozen=True)
-class Euler:
-    """The first-order deterministic step; no memory."""
-
-    schedule: Schedule
-    name: str = "euler"
-    order: int = 1
-    stochastic: bool = False
-
-    def seeded(self, fresh: Callable[[str, int, int], Tensor]) -> Euler:
-        return self
-
-    def init(self, start: int = 0) -> Mapping[str, Any]:
-        return {}
-
-    def step(
-        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
-    ) -> tuple[Tensor, Mapping[str, Any]]:
-        return ode_step(x, clean, self.schedule[row], self.schedule[row + 1]), memory
-
-
-@dataclass(frozen=True)
+@dataclass
 class TwoStep(Euler):
     """A multistep rule with a memory: extrapolates the clean estimate from the last two."""
 

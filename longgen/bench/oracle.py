@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from longgen.bench.rows import RESULTS, Rows
+from longgen.core.euler import Euler
 from longgen.core.shuffle import sources
 from longgen.protocols import CAPABILITIES, Context
 from longgen.runtime.compose import Composition, compose
-from longgen.types import Call, Final, LatentGrid, Level, ModelInfo, Rope, Schedule, ode_step
+from longgen.types import Call, Final, LatentGrid, Level, ModelInfo, Rope, Schedule
 
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("direct", {}),
@@ -61,27 +62,6 @@ def denoiser(rho: float) -> Callable[[Sequence[Call]], list[Tensor]]:
         return torch.einsum("ij,bcjhw->bcihw", e, call.x)
 
     return lambda calls: [one(call) for call in calls]
-
-
-@dataclass
-class Euler:
-    """The first-order deterministic step."""
-
-    schedule: Schedule
-    name: str = "euler"
-    order: int = 1
-    stochastic: bool = False
-
-    def seeded(self, fresh: Callable[[str, int, int], Tensor]) -> Euler:
-        return self
-
-    def init(self, start: int = 0) -> Mapping[str, Any]:
-        return {}
-
-    def step(
-        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
-    ) -> tuple[Tensor, Mapping[str, Any]]:
-        return ode_step(x, clean, self.schedule[row], self.schedule[row + 1]), memory
 
 
 def schedule(steps: int) -> Schedule:

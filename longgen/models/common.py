@@ -227,7 +227,8 @@ class PipelineModel:
         return self._folder.dtype if self._folder else self._pipe.transformer.dtype
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Encodes texts that are new, before anything else is in memory: what is, goes, and is loaded again."""
+        """Of a folder: encodes texts that are new. What makes videos goes first and is loaded again, unless the text
+        encoders are light. A pipeline in hand reads its texts when a denoiser needs them."""
         texts = list(texts)
         if self._folder and not self._texts.keys() >= set(texts):
             if not self._folder.light:
@@ -297,9 +298,13 @@ class PipelineModel:
         """The transformers, high noise first."""
         return load_options.transformers(self.pipe)
 
+    @torch.no_grad()
     def encode(self, text: str) -> Tensor:
         """[1, L, D] in the transformer's dtype, padded as the family's pipeline pads."""
-        raise NotImplementedError
+        embeds, *_ = self.pipe.encode_prompt(
+            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
+        )
+        return embeds.to(self.dtype)
 
     def normalise(self, z: Tensor) -> Tensor:
         """The VAE's latents → the transformer's."""

@@ -7,17 +7,17 @@ Knows compositions. Does not know what calls cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from longgen.core.euler import Euler
 from longgen.protocols import Context, PromptSchedule
 from longgen.runtime.compose import Composition
 from longgen.runtime.stretches import Stretch
-from longgen.types import Call, Final, LatentGrid, Level, ModelInfo, Schedule, ode_step
+from longgen.types import Call, Final, LatentGrid, Level, ModelInfo, Schedule
 
 TRAIN_STEPS = 1000
 
@@ -40,27 +40,6 @@ def expected_schedule(info: ModelInfo, steps: int, flow_shift: float | None) -> 
         sigma = shift * u / (1 + (shift - 1) * u)
     sigma = sigma.float()
     return Schedule(Level(sigma, 1 - sigma, sigma * TRAIN_STEPS, torch.arange(steps + 1)))
-
-
-@dataclass
-class _Euler:
-    """The simplest step rule; a rehearsal needs the number of steps only."""
-
-    schedule: Schedule
-    name: str = "euler"
-    order: int = 1
-    stochastic: bool = False
-
-    def seeded(self, fresh: Callable[[str, int, int], Tensor]) -> _Euler:
-        return self
-
-    def init(self, start: int = 0) -> Mapping[str, Any]:
-        return {}
-
-    def step(
-        self, memory: Mapping[str, Any], x: Tensor, clean: Tensor, row: int, start: int = 0
-    ) -> tuple[Tensor, Mapping[str, Any]]:
-        return ode_step(x, clean, self.schedule[row], self.schedule[row + 1]), memory
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,7 @@ def rehearse(
 
     ctx = Context(
         denoise=denoise,
-        solver=_Euler(schedule),
+        solver=Euler(schedule),  # a rehearsal needs the number of steps only
         schedule=schedule,
         grid=small,
         info=info,

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import CogVideoXImageToVideoPipeline, CogVideoXPipeline
 from torch import Tensor
 
@@ -31,14 +30,6 @@ class CogVideoXModel(PipelineModel):
     @classmethod
     def from_pipeline(cls, pipe: Any) -> CogVideoXModel:
         return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
-
-    @torch.no_grad()
-    def encode(self, text: str) -> Tensor:
-        """[1, L, D] in the transformer's dtype, padded without a mask."""
-        embeds, _ = self.pipe.encode_prompt(
-            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
-        )
-        return embeds.to(self.dtype)
 
     def solver(self, name: str | None, steps: int, flow_shift: float | None) -> solvers.SchedulerSolver:
         """The checkpoint's own rule, or one of `solvers.PRESERVING` over the same schedule."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Pipeline
 from torch import Tensor
 
-from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.common import files_of, load_pipeline
 from longgen.models.files import read_json
 from longgen.models.skyreels.denoiser import SkyReelsDenoiser
 from longgen.models.skyreels.info import describe
 from longgen.models.solvers import Fresh, SchedulerSolver
-from longgen.models.wan.vae import normalise, stream_decode
+from longgen.models.wan.model import WanModel
 from longgen.protocols import Conditions
 from longgen.types import LatentGrid, LoadOptions, ModelInfo
 
@@ -47,7 +46,7 @@ class Overwriting(SchedulerSolver):
         return then, {**kept, "last_sample": then.clone()} if first else kept
 
 
-class SkyReelsModel(PipelineModel):
+class SkyReelsModel(WanModel):
     """SkyReels-V2, text-to-video or diffusion forcing: Wan's VAE and text encoder, a transformer of its own."""
 
     @classmethod
@@ -59,28 +58,10 @@ class SkyReelsModel(PipelineModel):
     def from_pipeline(cls, pipe: Any) -> SkyReelsModel:
         return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
 
-    @torch.no_grad()
-    def encode(self, text: str) -> Tensor:
-        """[1, L, D] in the transformer's dtype."""
-        embeds, _ = self.pipe.encode_prompt(
-            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
-        )
-        return embeds.to(self.dtype)
-
     def solver(self, name: str | None, steps: int, flow_shift: float | None) -> SchedulerSolver:
         rule = super().solver(name, steps, flow_shift)
         as_published = name in (None, "default") and isinstance(self.pipe, SkyReelsV2DiffusionForcingPipeline)
         return Overwriting(rule) if as_published else rule
 
-    def normalise(self, z: Tensor) -> Tensor:
-        return normalise(self.pipe.vae, z)
-
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> SkyReelsDenoiser:
         return SkyReelsDenoiser(self, conditions, steps)
-
-    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
-        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
-        try:
-            yield from stream_decode(self.pipe.vae, chunks, chunk, self.device)
-        finally:
-            self.pipe.maybe_free_model_hooks()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from torch import Tensor
 
 from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.pipeline import PipelineDenoiser
 from longgen.models.wan.denoiser import WanDenoiser
 from longgen.models.wan.info import describe
 from longgen.models.wan.vae import normalise, stream_decode
@@ -31,18 +31,10 @@ class WanModel(PipelineModel):
     def from_pipeline(cls, pipe: Any) -> WanModel:
         return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
 
-    @torch.no_grad()
-    def encode(self, text: str) -> Tensor:
-        """[1, L, D] in the transformer's dtype."""
-        embeds, _ = self.pipe.encode_prompt(
-            text, do_classifier_free_guidance=False, max_sequence_length=self.info.text_tokens, device=self.device
-        )
-        return embeds.to(self.dtype)
-
     def normalise(self, z: Tensor) -> Tensor:
         return normalise(self.pipe.vae, z)
 
-    def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> WanDenoiser:
+    def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> PipelineDenoiser:
         return WanDenoiser(self, conditions, grid, steps)
 
     def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
