@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def picture(tmp_path: Path) -> Path:
     return tmp_path / "first.png"
 
 
-def ask(model: Path, picture: Path | None, **more) -> Request:  # type: ignore[no-untyped-def]
+def ask(model: Path, picture: Path | None, **more: Any) -> Request:
     values = {"prompt": PROMPT, "model": str(model), "num_frames": 17, "num_inference_steps": 2, "method": "direct"}
     return validated({**values, "image": None if picture is None else str(picture), **more})
 
@@ -48,7 +49,7 @@ def cli(*words: str) -> int:
 # ------------------------------------------------------------------------------------------------------ from the shell
 
 
-def test_a_video_from_a_picture(needy: Path, picture: Path, tmp_path: Path) -> None:
+def test_a_video_from_a_picture(needy: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a.mp4"
     told = ("generate", "-m", str(needy), "-p", PROMPT, "--num-frames", "17", "--num-inference-steps", "2")
     assert cli(*told, "--image", str(picture), "-o", str(out)) == 0
@@ -57,10 +58,13 @@ def test_a_video_from_a_picture(needy: Path, picture: Path, tmp_path: Path) -> N
     assert set(facts["conditions"]) == {"image"}
     assert cli(*told, "--image", str(picture), "-o", str(out), "--resume") == 0  # finished already
     tiny_images.image(seed=1).save(picture)
-    assert cli(*told, "--image", str(picture), "-o", str(out), "--resume") == 2  # another picture, another run
+    assert cli(*told, "--image", str(picture), "-o", str(out), "--resume") == 2
+    assert "of another run" in capsys.readouterr().err  # another picture
 
 
-def test_a_story_begins_with_its_picture(needy: Path, picture: Path, tmp_path: Path) -> None:
+def test_a_story_begins_with_its_picture(
+    needy: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     story = tmp_path / "story.yaml"
     story.write_text(
         f"shots:\n- {{prompt: {PROMPT}, frames: 17, image: first.png}}\n- {{prompt: a star, frames: 12}}\n"
@@ -70,6 +74,7 @@ def test_a_story_begins_with_its_picture(needy: Path, picture: Path, tmp_path: P
     assert cli(*told) == 0
     assert set(json.loads(out.with_suffix(".json").read_text())["conditions"]) == {"image"}
     assert cli(*told, "--image", str(picture), "--overwrite") == 2
+    assert "image" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------------------- long videos

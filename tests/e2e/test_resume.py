@@ -116,4 +116,6 @@ def test_a_run_cut_short_leaves_nothing_behind(error: type[BaseException]) -> No
     except error:
         assert {n: id(p) for n, p in pipe.transformer.attn_processors.items()} == before
         assert torch.is_grad_enabled()
+    else:
+        pytest.fail("the error did not come through")
     assert seen and seen[0] != before, "the patch was on while the run went"

@@ -211,8 +211,8 @@ def test_a_patch_that_only_attends_is_the_plain_model(models, kind):
         hooked = made.denoise(call(model))
     assert (hooked - plain).abs().max() < 1e-5
     assert sorted(sites) == [(layer, side, 12, tokens) for layer in (0, 1) for side in ("cond", "uncond")]
-    with pytest.raises(RuntimeError), made.patched(Patch(attention=attention)):
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="planted"), made.patched(Patch(attention=attention)):
+        raise RuntimeError("planted")
     assert kept == {n: id(p) for n, p in model.pipe.transformer.attn_processors.items()}
     assert torch.equal(made.denoise(call(model)), plain)
 

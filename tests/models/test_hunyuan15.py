@@ -116,9 +116,9 @@ def test_patches_that_change_nothing_leave_nothing(model):
     ):
         with made.patched(patch):
             assert (made.denoise(one) - want).abs().max() < 1e-5
-    with pytest.raises(RuntimeError), made.patched(Patch(freqs=lambda theta: theta / 2)):
+    with pytest.raises(RuntimeError, match="planted"), made.patched(Patch(freqs=lambda theta: theta / 2)):
         assert (made.denoise(one) - want).abs().max() > 1e-4
-        raise RuntimeError
+        raise RuntimeError("planted")
     assert kept == {n: id(p) for n, p in model.pipe.transformer.attn_processors.items()}
     assert torch.equal(made.denoise(one), want)
 

@@ -102,9 +102,9 @@ def test_patches_that_change_nothing_leave_nothing(kind):
     ):
         with network.patched(patch):
             assert (network.denoise(one) - want).abs().max() < near
-    with pytest.raises(RuntimeError), network.patched(Patch(freqs=lambda theta: theta / 2)):
+    with pytest.raises(RuntimeError, match="planted"), network.patched(Patch(freqs=lambda theta: theta / 2)):
         slowed = network.denoise(one)
-        raise RuntimeError
+        raise RuntimeError("planted")
     assert (slowed - want).abs().max() > 1e-4
     assert kept == {n: id(p) for n, p in made.pipe.transformer.attn_processors.items()}
     assert torch.equal(network.denoise(one), want)

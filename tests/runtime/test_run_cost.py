@@ -10,7 +10,6 @@ from longgen.api import Session
 from longgen.attention.cost import counter
 from longgen.config import Request
 from longgen.errors import BadInput
-from longgen.protocols import Conditions
 from longgen.runtime.sample import Sampler, conditions
 from longgen.types import LoadOptions
 
@@ -58,8 +57,7 @@ def counted(session, **asked):
     plan = session.plan(Request(**asked))
     runs = []
     hooks = [t.register_forward_hook(lambda *_: runs.append(1)) for t in session.model.experts]
-    sampler = Sampler(plan, session.model, told := conditions(plan))
-    assert isinstance(told, Conditions)
+    sampler = Sampler(plan, session.model, conditions(plan))
     steps = sampler.run()
     with counter() as flops:
         totals = [(p.round, p.done, p.total) for p in steps]

@@ -66,6 +66,8 @@ def main(model: str, out: str) -> None:
         latents(Session(model), CALLS["fifo"], Job(keep=True, checkpoint=folder, save_every=0, on_progress=stop))
     except Stopped:
         distribute.barrier()
+    else:
+        raise AssertionError("the run was not cut short")
     made["resumed"] = latents(Session(model), CALLS["fifo"], Job(keep=True, checkpoint=folder, resume=True))
     save_file(made, Path(out) / f"{distribute.rank()}.safetensors")
     distribute.barrier()
