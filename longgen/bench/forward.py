@@ -80,6 +80,8 @@ def run(
         for name, why in refused.items():
             rows.add({**common, "side": name, "multiple": multiple}, {"unavailable": why})
         ways = {n: side(n, info, frames) for n in todo if n not in refused}
+        if not ways:
+            continue
         counts = [layers or info.layers] if layers != 2 else [1, 2]
         taken = [timed(info, size, ways, frames, count, device, dtype, compiled, rounds) for count in counts]
         for name, way in ways.items():

@@ -80,7 +80,7 @@ def run(
 def _one(rows: Rows, session: Session, name: str, length: int, index: int, spec: Spec, steps: int, dtype: str) -> None:
     key = {"method": name, "frames": length, "steps": steps, "dtype": dtype, "model_hash": session.model_hash}
     videos = rows.get(**key).get("videos", {})
-    if str(index) in videos or _idle(videos):
+    if str(index) in videos or idle(videos):
         return
     asked = Request(
         prompt=spec.prompt,
@@ -100,6 +100,6 @@ def _one(rows: Rows, session: Session, name: str, length: int, index: int, spec:
     rows.add(key, {"videos": {str(index): read}}, grow="videos")
 
 
-def _idle(videos: dict[str, Any]) -> bool:
+def idle(videos: dict[str, Any]) -> bool:
     """The method did nothing on the first videos: their latents are those of `direct`, bit for bit."""
     return all(videos.get(str(i), {}).get("as_direct", False) for i in range(TRIED))

@@ -57,9 +57,12 @@ def forward(folder: Path, args: list[str]) -> list[str]:
             continue
         like = ("model", "device", "dtype", "multiple", "layers")
         full = [r for r in rows if r["side"].startswith("full") and all(r[n] == row[n] for n in like) and "flops" in r]
-        best = min(full, key=lambda r: r["seconds_median"])
-        ratio, ideal = best["seconds_median"] / row["seconds_median"], best["flops"] / row["flops"]
         spread = f"{row['seconds_median']:.3g} ({row['seconds_min']:.3g}–{row['seconds_max']:.3g})"
+        best = min(full, key=lambda r: r["seconds_median"], default=None)
+        if best is None:
+            body.append([*first, spread, "–", "–", "–"])
+            continue
+        ratio, ideal = best["seconds_median"] / row["seconds_median"], best["flops"] / row["flops"]
         body.append([*first, spread, f"{ratio:.2f}", f"{ideal:.2f}", f"{100 * ratio / ideal:.0f} %"])
     return table(head, body)
 

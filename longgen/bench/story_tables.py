@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,30 @@ def mean(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), spread
 
 
+def by_tale(stories: Stories, read: Callable[[Row], float]) -> list[float]:
+    """One figure per tale: its short stories are beginnings of its long one, so they are averaged, not counted."""
+    tales: dict[int, list[float]] = {}
+    for (_, index), story in stories.items():
+        tales.setdefault(index, []).append(read(story))
+    return [statistics.fmean(values) for values in tales.values()]
+
+
+def _part(name: str, attribute: int, story: Row) -> float:
+    return float(story[name][attribute])
+
+
 def figures(stories: Stories) -> dict[str, Any]:
     """A cell's figures: (value, half interval) for shares, (share, low, high) for transitions in place."""
     told = list(stories.values())
     found: dict[str, Any] = {
-        a: ratio([s["kept"][i] for s in told], [s["base"][i] for s in told]) for i, a in enumerate(ATTRIBUTES)
+        a: ratio(*(by_tale(stories, partial(_part, name, i)) for name in ("kept", "base")))
+        for i, a in enumerate(ATTRIBUTES)
     }
     hits, count = sum(s["in_place"] for s in told), sum(len(s["errors"]) for s in told)
     found["in_place"] = (hits / count, *wilson(hits, count))
-    found["leaked"] = mean([100 * (s["leaked"] - s["confused"]) for s in told])
-    found["told"], found["base_told"] = mean([s["told"] for s in told]), mean([s["base_told"] for s in told])
+    found["leaked"] = mean(by_tale(stories, lambda s: 100 * (s["leaked"] - s["confused"])))
+    found["told"] = mean(by_tale(stories, lambda s: s["told"]))
+    found["base_told"] = mean(by_tale(stories, lambda s: s["base_told"]))
     found["aims"] = min(found[a][0] for a in ATTRIBUTES) >= AIM_KEPT and found["leaked"][0] <= AIM_LEAKED
     return found
 
@@ -104,7 +119,7 @@ def choice(folder: Path, args: list[str]) -> list[str]:
         told = cells(folder, 1)
         if best is None or best not in told:
             continue
-        body.append([transition, _name(best), "chosen", _percent(*mean([s["told"] for s in told[best].values()]))])
+        body.append([transition, _name(best), "chosen", _percent(*mean(by_tale(told[best], lambda s: s["told"])))])
         rest = [(c, _behind(told[best], s)) for c, s in told.items() if c[0] == transition and c != best]
         for cell, (difference, half) in sorted((r for r in rest if r[1]), key=lambda r: -r[1][0]):
             body.append([transition, _name(cell), f"{100 * difference:+.1f} ± {100 * half:.1f} points", ""])
@@ -114,7 +129,8 @@ def choice(folder: Path, args: list[str]) -> list[str]:
 def _behind(best: Stories, other: Stories) -> tuple[float, float]:
     """Difference of "all four" from the best, over the stories of both; empty where there are none."""
     both = sorted(set(best) & set(other))
-    return mean([other[i]["told"] - best[i]["told"] for i in both]) if both else (-math.inf, 0.0)
+    differences = {i: {"told": other[i]["told"] - best[i]["told"]} for i in both}
+    return mean(by_tale(differences, lambda s: s["told"])) if both else (-math.inf, 0.0)
 
 
 def _name(cell: Cell) -> str:

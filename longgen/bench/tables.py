@@ -13,6 +13,7 @@ from pathlib import Path
 
 from longgen.bench import speed_tables, story_tables
 from longgen.bench.markdown import Row, load, share, table
+from longgen.bench.quality import idle
 
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+)(?P<args>[^>]*) -->\n)(?P<body>.*?)(<!-- end -->)", re.S)
 
@@ -66,7 +67,7 @@ def quality(folder: Path, args: list[str]) -> list[str]:
 
 def _quality_row(row: Row, base: dict[int, Row]) -> list[str]:
     videos = _videos(row)
-    if all(v.get("as_direct", False) for v in videos.values()):
+    if idle(row["videos"]):
         return [f"`{row['method']}`", str(len(videos)), "the bits of `direct`", *["–"] * 8]
     read = list(videos.values())
     pairs = [(v, base[i]) for i, v in videos.items() if i in base and row["method"] != "direct"]

@@ -8,7 +8,7 @@ later, in windows that no model has to extrapolate for.
 from __future__ import annotations
 
 from longgen.core.fuse import cut, fuse
-from longgen.core.windows import SIZE_SETTINGS, Sizes, Window, plan, rounded, sizes
+from longgen.core.windows import SIZE_SETTINGS, Sizes, Window, image_head, image_note, plan, rounded, sizes
 from longgen.protocols import Context, Method, MethodInfo, Setting
 from longgen.types import Call, Event, Final, ModelInfo, Preview, State
 
@@ -38,8 +38,10 @@ class Overview(Method):
 
     def plan_at(self, frames: int, info: ModelInfo) -> list[Window]:
         sized = self.sized(info)
-        anchor = min(1, sized.overlap) if self.anchor is None else int(self.anchor)
-        return plan(frames, sized, weights=self.weights, anchor=-(-anchor // sized.unit) * sized.unit)
+        retain = image_head(info, sized)
+        anchor = (0 if retain else min(1, sized.overlap)) if self.anchor is None else int(self.anchor)
+        anchor = -(-anchor // sized.unit) * sized.unit
+        return plan(frames, sized, weights=self.weights, anchor=anchor, retain=retain)
 
     def whole(self, steps: int) -> int:
         """How many steps see everything."""
@@ -63,7 +65,8 @@ class Overview(Method):
         if frames <= sized.window:
             return [f"overview: one window covers the {frames} latents: the same as direct"]
         told = f"overview: the first {self.until:.0%} of the steps see all {frames} latents, the others"
-        return [*rounded(self.settings, sized, info), f"{told} {count} {sized.describe(info)}"]
+        seen = image_note(info, bool(image_head(info, sized)))
+        return [*rounded(self.settings, sized, info), f"{told} {count} {sized.describe(info)}", *seen]
 
     def init(self, ctx: Context) -> State:
         return State(ctx.noise(0, ctx.grid.frames).to(ctx.device), ctx.start, solver=ctx.solver.init(ctx.start))
