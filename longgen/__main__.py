@@ -43,7 +43,7 @@ def canonical(args: Sequence[str], command: str | None = None) -> list[str]:
     """
     result: list[str] = [command] if command else []
     take_value = False
-    own = {"--methods"} if [command, *args][0] == "compare" or list(args[:1]) == ["compare"] else set()
+    own = {"--methods"} if (command or next(iter(args), None)) == "compare" else set()
     for arg in args:
         if take_value or not arg.startswith("--") or arg == "--":
             take_value = False

@@ -36,7 +36,8 @@ CAPABILITIES = {
     "self_attention": "attention among video tokens can be routed",
     "cross_text": "text enters through cross-attention",
     "joint_text": "text and video share one attention sequence",
-    "prefix_condition": "clean prefix latents with their own timestep, as the checkpoint was trained",
+    "prefix_condition": "known first latents as the checkpoint was trained to take them: at a timestep of their own, "
+    "beside the noise, or through a control branch",
     "image": "a first-frame image",
     "control": "a control video",
     "stream_decode": "the VAE decodes a stream in constant memory",

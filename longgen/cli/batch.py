@@ -50,7 +50,8 @@ def run_batch(
     sessions: dict[Any, Session] = {}
     works = [_prepared(r, p, sessions, journal, retry_failed, extra) for r, p in zip(asked, paths, strict=True) if p]
     due = [w for w in works if not w.skip]
-    failed = [w.output for w in due if not _carry_out(w, [v for v in due if v.session is w.session], journal)]
+    left = list(due)
+    failed = [w.output for w in due if not _carry_out(w, left, journal)]
     done = sum(e["status"] == "done" for e in journal.last.values())
     say(f"{done} done, {len(failed)} failed" + (f": {', '.join(map(str, failed))}" if failed else ""))
     if as_lines:
@@ -72,12 +73,14 @@ def _prepared(
     return work
 
 
-def _carry_out(work: Work, together: list[Work], journal: Journal) -> bool:
-    """One job; True unless it failed. The prompts of all jobs on its model are read with the first."""
+def _carry_out(work: Work, unread: list[Work], journal: Journal) -> bool:
+    """One job; True unless it failed. The prompts of all jobs on its model that are `unread` are read with it."""
     path, identity = Path(str(work.output)), work.plans[0].identity
     journal.write(path.name, identity, "running")
     try:
-        work.session.prepare([plan for other in together for plan in other.plans])
+        if together := [other for other in unread if other.session is work.session]:
+            work.session.prepare([plan for other in together for plan in other.plans])
+            unread[:] = [other for other in unread if other.session is not work.session]
         work.run()
     except Exception as error:  # the rest of the batch must go on; the reason is kept and told
         journal.write(path.name, identity, "failed", " ".join(str(error).split()))

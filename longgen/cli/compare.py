@@ -73,6 +73,7 @@ def _checked(asked: Request, methods: list[str], folder: Path, overwrite: bool) 
         work.session_in_hand = works[0].session if works else None
         work.check(asked.model_copy(update=own), [asked.prompt or ""], many=False, dry_run=False)
         works.append(work)
+        asked = asked.model_copy(update={"seed": works[0].plans[0].seed})  # one drawn seed for all
     if lost := set(asked.set) - {key for method in methods for key in own_settings(asked.set, method)}:
         raise BadInput(f"--set {sorted(lost)[0]} belongs to none of the methods compared: {'; '.join(methods)}")
     return works
@@ -86,6 +87,7 @@ def _shown(methods: list[str], videos: list[Path], folder: Path, ids: tuple[str,
     from longgen.metrics.evaluate import Request as Evaluated
     from longgen.runtime import distribute
 
-    if distribute.rank() == 0:
-        say(str(comparison_grid(videos, methods, folder / GRID, overwrite=True)))
+    if distribute.rank() != 0:
+        return 0
+    say(str(comparison_grid(videos, methods, folder / GRID, overwrite=True)))
     return evaluate_and_tell(Evaluated(tuple(videos), ids, out=folder), as_json)

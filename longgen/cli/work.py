@@ -82,6 +82,8 @@ class Work:
     def run(self) -> list[Outcome]:
         """Every video in turn, or shared out when there are at least as many as processes; --json prints sidecars."""
         distribute.join()
+        seeds = distribute.told([plan.seed for plan in self.plans])  # a drawn one is every process's own until here
+        self.plans = [replace(plan, seed=seed) for plan, seed in zip(self.plans, seeds, strict=True)]
         for note in dict.fromkeys(note for plan in self.plans for note in plan.notes):
             say(note)
         videos = list(zip(self.plans, self.targets, strict=True))

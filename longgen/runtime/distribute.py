@@ -111,13 +111,13 @@ def deal(forwards: Sequence[Callable[[], list[Tensor]]], like: Sequence[Sequence
     size, mine = world(), rank()
     if size == 1 or len(forwards) == 1:
         return [forward() for forward in forwards]
-    own = {i: forwards[i]() for i in range(mine, len(forwards), size)}
+    own = {i: [x.contiguous() for x in forwards[i]()] for i in range(mine, len(forwards), size)}
     results = []
     for index, shapes in enumerate(like):
         source = index % size
-        made = own[index] if source == mine else [torch.empty_like(x, dtype=torch.float32) for x in shapes]
+        made = own[index] if source == mine else [torch.empty(x.shape, device=x.device) for x in shapes]
         for result in made:
-            dist.broadcast(result.contiguous(), src=source)
+            dist.broadcast(result, src=source)
         results.append(made)
     return results
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from longgen import __version__
@@ -115,6 +116,9 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     Raises:
         BadInput: sizes, lengths or methods that cannot work on this model.
     """
+    for file in request.transformer:
+        if not Path(file).is_file():
+            raise BadInput(f"--transformer {file} does not exist")
     video = look(request)
     fps = request.fps or (video.fps if video else info.fps)
     frames = _frames(request, info, fps, timeline)

@@ -138,7 +138,7 @@ def measure(model: Model, before: Tensor, after: Tensor, free: Tensor, plan: Pla
     stride, keep = plan.grid.stride, ~free
     differences = list(_differences(model, before, after, plan))
     changed = [i for i, d in enumerate(differences) if d]
-    own = places[-1] * stride + 1
+    own = max(0, places[-1] - plan.grid.lead_pad) * stride + 1
     late = [i for i in changed if i >= own]
     return {
         "free_latents": [places[0], places[-1] + 1],

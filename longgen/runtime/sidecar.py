@@ -47,8 +47,8 @@ def file_hashes(folder: Path | None) -> dict[str, str]:
 
 
 def hashes_of(files: Iterable[Path]) -> dict[str, str]:
-    """Hashes of single files by their names."""
-    return {path.name: _digest(path) for path in files}
+    """Hashes of single files by their place, as two experts' files may have one name, and their names."""
+    return {f"transformer.{i}/{path.name}": _digest(path) for i, path in enumerate(files)}
 
 
 def _digest(path: Path) -> str:

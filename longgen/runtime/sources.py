@@ -159,9 +159,12 @@ def digests(request: Request) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    """Of a file, or of all images of a folder in the order of their names."""
+    """Of a file, or over those of all images of a folder in the order of their names."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     whole = hashlib.sha256()
-    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for part in sorted(path.iterdir()):
         if part.is_file():
             with part.open("rb") as file:
                 whole.update(hashlib.file_digest(file, "sha256").digest())

@@ -1,4 +1,4 @@
-"""LTX-Video 0.9.x over unmodified diffusers classes. Importing this loads no model code."""
+"""The video of LTX-2 over unmodified diffusers classes. Importing this loads no model code."""
 
 from __future__ import annotations
 

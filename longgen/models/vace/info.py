@@ -28,11 +28,9 @@ def describe(files: Files) -> ModelInfo:
         raise BadInput(f"model {files.id} is a {pipeline}, which is not supported; supported: {PIPELINE}")
     info = describe_wan(replace(files, index={**files.index, "_class_name": "WanPipeline"}))
     wanted = 2 * info.channels + info.spatial**2  # known and reactive latents, the mask's pixels of one latent
-    if int(config.get("vace_in_channels", 96)) != wanted:
-        raise BadInput(
-            f"model {files.id}: the control branch takes {config['vace_in_channels']} channels; "
-            f"its VAE and mask make {wanted}"
-        )
+    given = int(config.get("vace_in_channels", 96))
+    if given != wanted:
+        raise BadInput(f"model {files.id}: the control branch takes {given} channels; its VAE and mask make {wanted}")
     reasons = {name: why for name, why in info.refusals.items() if name not in {"control", "image", "prefix_condition"}}
     layers = config.get("vace_layers", LAYERS)
     return replace(
