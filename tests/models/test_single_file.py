@@ -11,6 +11,7 @@ from longgen.api import Session
 from longgen.config import Request
 from longgen.errors import BadInput
 from longgen.models import describe, wan
+from longgen.runtime.sidecar import hashes_of
 from longgen.types import LoadOptions
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -131,7 +132,8 @@ def test_the_request_names_the_file(bare):
     session = Session(path, LoadOptions(transformers=(str(file),)))
     plan = session.plan(Request(prompt="a red circle", transformer=(str(file),)))
     assert plan.cost.memory.weights == file.stat().st_size
-    assert file.name in session.hashes
+    assert f"transformer.0/{file.name}" in session.hashes
+    assert len(hashes_of([file, file])) == 2  # two experts' files may have one name
 
 
 # --------------------------------------------------------------------------------------------------- folders on disk
