@@ -21,6 +21,7 @@ from longgen.types import Attend, FrameWindow, ModelInfo, Patch, Rotate, Site, V
 
 # Layers of Wan2.1-1.3B (30 of them) that suffer from length, out of the public settings, where they are misnamed.
 PUBLISHED = {("wan", 30): (0, 1, 4, 6, 7, 9, 10, 11, 13, 14, 15, 16, 18, 22, 23, 24, 25)}
+Spans = tuple[tuple[int, int], ...]  # of the keys [a, b) of each query frame
 STRIPES = 4  # a striped tier shows one in so many tokens of a frame
 
 
@@ -66,7 +67,7 @@ def tiers(frames: int, native: int, fine: int = 2, coarse: int = 8) -> Tiers:
     return next((levels for levels in made if levels.sound(frames)), Tiers(near, frames, fine, coarse, native))
 
 
-def ring(frames: int, low: int, high: int) -> tuple[tuple[int, int], ...]:
+def ring(frames: int, low: int, high: int) -> Spans:
     """For each frame i the keys with low ≤ j − i < high, [a, b) inside the video."""
     spans = ((min(max(i + low, 0), frames), min(max(i + high, 0), frames)) for i in range(frames))
     return tuple((a, max(a, b)) for a, b in spans)
@@ -122,6 +123,12 @@ class FreeLoc(Method):
         dense = round(8 * native / 21) if self.dense is None else int(self.dense)
         return dense, max(dense, round(24 * native / 21) if self.striped is None else int(self.striped))
 
+    def spans(self, frames: int, native: int) -> tuple[Spans, Spans, Spans]:
+        """Keys that sparse layers see densely, in stripes behind (never frame 0, which all see), in stripes ahead."""
+        dense, striped = self.reaches(native)
+        behind = tuple((max(a, min(b, 1)), b) for a, b in ring(frames, -striped, -dense))
+        return ring(frames, -dense, dense + 1), behind, ring(frames, dense + 1, striped + 1)
+
     def patch(self, view: View) -> Patch:
         if view.frames <= view.native:
             return Patch()
@@ -143,9 +150,9 @@ class FreeLoc(Method):
         frames, tokens, (dense, striped) = site.grid[0], site.tokens, self.reaches(native)
         turned_q, turned_k = rotate(q), rotate(k)
         bands = next(n for n in range(min(STRIPES, tokens), 0, -1) if tokens % n == 0)
-        behind = tuple((max(a, min(b, 1)), b) for a, b in ring(frames, -striped, -dense))
-        parts = [attend(turned_q, turned_k, v, FrameWindow(tokens, ring(frames, -dense, dense + 1)))]
-        for spans in (behind, ring(frames, dense + 1, striped + 1)):
+        near, behind, before = self.spans(frames, native)
+        parts = [attend(turned_q, turned_k, v, FrameWindow(tokens, near))]
+        for spans in (behind, before):
             parts.append(_in_bands(attend, turned_q, turned_k, v, FrameWindow(tokens // bands, spans), bands))
         window = round(12 * native / 21)
         place = torch.arange(frames) // self.coarse + window - -(-window // self.coarse)
@@ -159,10 +166,10 @@ class FreeLoc(Method):
         native = info.native_latents
         if frames <= native:
             return float(frames)
-        dense, striped = self.reaches(native)
         share = len(self.fit(info).chosen()) / info.layers
-        seen = min(frames, 2 * dense + 2 + 2 * (striped - dense) / STRIPES)
-        return share * seen + (1 - share) * frames
+        near, *stripes = (sum(b - a for a, b in spans) / frames for spans in self.spans(frames, native))
+        first = (frames - 1 - self.reaches(native)[0]) / frames  # frame 0, where it is not among the near ones
+        return share * (near + sum(stripes) / STRIPES + max(first, 0.0)) + (1 - share) * frames
 
     def check(self, frames: int, info: ModelInfo) -> None:
         self.fit(info).chosen()

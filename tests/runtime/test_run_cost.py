@@ -98,6 +98,12 @@ def test_routes(sessions, method):
     agree(sessions("2.1"), method=method, height=128, width=192, num_inference_steps=4)
 
 
+@pytest.mark.parametrize("sparse", ["none", "0", "all"])
+def test_layers_of_two_kinds(sessions, sparse):
+    asked = {"height": 128, "width": 192, "num_inference_steps": 4, "set": {"freeloc.sparse": sparse}}
+    agree(sessions("2.1"), method="freeloc", **asked)
+
+
 @pytest.mark.parametrize("kind", ["2.1", "ltx", "cogvideox-5b", "hunyuan"])
 def test_later_rounds_start_later(sessions, kind):
     plan = agree(sessions(kind), method="freeinit", set={"freeinit.rounds": 2}, num_inference_steps=4)
