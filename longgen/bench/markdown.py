@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +33,12 @@ def share(hits: int, count: int) -> str:
     """A share in percent with its 95 % Wilson interval."""
     low, high = wilson(hits, count)
     return f"{100 * hits / count:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the 95 % interval of a mean, by Student's t as the videos are few; 0 for a single value."""
+    from scipy.stats import t  # of the test extra, as whoever makes tables works on the project
+
+    if len(values) < 2:
+        return 0.0
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))

@@ -64,7 +64,8 @@ def run(
     warm: set[str] = set()
     for round in range(rounds):
         for name, side in sides.items():
-            key, done = {**common, "method": name}, len(rows.get(**common, method=name).get("seconds", []))
+            key = {**common, "method": name}
+            done = len(_earlier(rows, key, session).get("seconds", []))
             if side.refusal:
                 rows.add(key, {"unavailable": side.refusal})
             elif done <= round:
@@ -80,7 +81,7 @@ def _record(rows: Rows, key: dict[str, Any], side: Side, session: Session) -> No
     cuda = key["device"].startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    seconds = [*rows.get(**key).get("seconds", []), timed(side.ready(), cuda)]
+    seconds = [*_earlier(rows, key, session).get("seconds", []), timed(side.ready(), cuda)]
     middle = statistics.median(seconds)
     values: dict[str, Any] = {
         "seconds": seconds,
@@ -104,6 +105,12 @@ def _record(rows: Rows, key: dict[str, Any], side: Side, session: Session) -> No
             "percent_of_ideal": 100 * side.flops / flops / ratio,
         }
     rows.add(key, values)
+
+
+def _earlier(rows: Rows, key: dict[str, Any], session: Session) -> dict[str, Any]:
+    """What is recorded of these very weights: rounds of two models are not paired."""
+    row = rows.get(**key)
+    return row if row.get("model_hash") == session.model_hash else {}
 
 
 def _plan(session: Session, method: str, frames: int, steps: int) -> Plan:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from longgen.bench.markdown import Row, load, table
+from longgen.bench.markdown import Row, half_interval, load, table
 from longgen.bench.story_scores import ATTRIBUTES
 from longgen.shapes.judge import wilson
 
@@ -43,13 +43,12 @@ def ratio(kept: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
     if len(kept) < 2:
         return share, 0.0
     rest = [k - share * b for k, b in zip(kept, base, strict=True)]
-    return share, 1.96 * statistics.stdev(rest) / math.sqrt(len(rest)) / statistics.fmean(base)
+    return share, half_interval(rest) / statistics.fmean(base)
 
 
 def mean(values: Sequence[float]) -> tuple[float, float]:
     """The mean and half its 95 % interval (0 for one value)."""
-    spread = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return statistics.fmean(values), spread
+    return statistics.fmean(values), half_interval(values)
 
 
 def by_tale(stories: Stories, read: Callable[[Row], float]) -> list[float]:

@@ -5,14 +5,13 @@ Knows rows and Markdown. A test fails when a page and the rows disagree.
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 from longgen.bench import speed_tables, story_tables
-from longgen.bench.markdown import Row, load, share, table
+from longgen.bench.markdown import Row, half_interval, load, share, table
 from longgen.bench.quality import idle
 
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+)(?P<args>[^>]*) -->\n)(?P<body>.*?)(<!-- end -->)", re.S)
@@ -49,11 +48,10 @@ def _videos(row: Row) -> dict[int, Row]:
 
 
 def _mean(values: list[float]) -> str:
-    """Mean ± half a 95 % interval (normal approximation)."""
+    """Mean ± half a 95 % interval."""
     if len(values) < 2:
         return "–"
-    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.fmean(values):.3f} ± {half:.3f}"
+    return f"{statistics.fmean(values):.3f} ± {half_interval(values):.3f}"
 
 
 def quality(folder: Path, args: list[str]) -> list[str]:

@@ -41,3 +41,13 @@ def test_rounds_are_resumed_and_absent_baselines_explained(tmp_path: Path, monke
         assert rows[name]["unavailable"]
     lines = TABLES["speed"](tmp_path, ["frames=65"])
     assert len(lines) == 2 + len(rows) and sum("not available" in line for line in lines) == 3
+
+
+def test_rounds_of_other_weights_are_not_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "compiler", lambda: None)
+    monkeypatch.setattr(speed, "timed", lambda work, cuda=False: 1.0)
+    rows = Rows("speed", tmp_path)
+    key = {"model": "shapes", "frames": 65, "steps": 1, "device": "cpu", "dtype": "fp32", "method": "plain"}
+    rows.add(key, {"seconds": [9.0], "model_hash": "others"})
+    speed.run(rows, rounds=1, frames=65, steps=1, methods="windows")
+    assert rows.get(**key)["seconds"] == [1.0] and rows.get(**key)["model_hash"] == Session("shapes").model_hash

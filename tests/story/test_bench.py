@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from longgen.bench.markdown import half_interval
 from longgen.bench.rows import Rows
 from longgen.bench.story import CELLS, Tale, tell
 from longgen.bench.story_scores import ATTRIBUTES, Score, change, changed, labels, score, shares
@@ -133,10 +134,10 @@ def test_one_half_chooses_and_the_other_reports(tmp_path: Path) -> None:
     assert choose(tmp_path, "cut") == ("cut", "hold", "direct") and choose(tmp_path, "blend") is None
     assert {len(s) for s in cells(tmp_path, 1).values()} == {3}
     lines = TABLES["story-choice"](tmp_path, [])
-    assert "| cut | `direct`, `hold` | chosen | 41.0 ± 1.1 % |" in lines
+    assert "| cut | `direct`, `hold` | chosen | 41.0 ± 2.5 % |" in lines
     assert any("`relay`" in line and "+30.0 ± 0.0 points" in line for line in lines)
     first = TABLES["story"](tmp_path, ["transition=cut"])[2]
-    assert first.startswith("| `direct` | `relay` | 3 | 88.7 ± 1.4 %") and "100 % (44–100)" in first
+    assert first.startswith("| `direct` | `relay` | 3 | 88.7 ± 3.1 %") and "100 % (44–100)" in first
     assert "**no**" in TABLES["story-counts"](tmp_path, [])[2]
 
 
@@ -148,6 +149,12 @@ def test_cells_with_fewer_stories_are_not_chosen_and_old_settings_not_shown(tmp_
     key = {"shots": 2, "transition": "cut", "schedule": "hold", "method": "fifo", "shot_frames": 24, "steps": 12}
     rows.add(key | {"model_hash": "y"}, {"stories": {"0": story(1.0)}}, grow="stories")
     assert list(cells(tmp_path, 0)) == [("cut", "hold", "fifo")]
+
+
+def test_the_interval_of_few_values_is_students() -> None:
+    values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+    half = 2.262 * 3.02765 / 10**0.5  # printed tables: t(0.975) at 9 degrees of freedom
+    assert half_interval(values) == pytest.approx(half, rel=1e-4) and half_interval([1.0]) == 0.0
 
 
 def test_the_interval_of_a_ratio_against_resampling() -> None:
