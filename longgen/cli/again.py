@@ -20,8 +20,9 @@ def make_again(work: Work, path: Path, only: str, options: dict[str, Any]) -> No
     """Make one shot of a saved run again, and say how far the change reaches."""
     from longgen.api import Session, load_options
     from longgen.media.write import check_target
-    from longgen.runtime.reroll import is_run, plan_shot, read_run, reroll
+    from longgen.runtime.reroll import is_run, latents_beside, plan_shot, reroll
     from longgen.runtime.run import Job
+    from longgen.runtime.sidecar import read_sidecar
 
     given = {name: value for name, value in options.items() if value is not None and value != []}
     extra = sorted(set(given) - ALLOWED)
@@ -34,9 +35,10 @@ def make_again(work: Work, path: Path, only: str, options: dict[str, Any]) -> No
     if work.output is None:
         raise BadInput("no output: give -o OUT.mp4")
     target = check_target(work.output, work.overwrite, work.codec, work.crf)
-    run = read_run(path)
+    run = read_sidecar(path)
+    latents_beside(run)
     machine = {name: value for name, value in given.items() if name != "seed"}
-    asked = validated({**run.facts["request"], **machine})
+    asked = validated({**run.request, **machine})
     session = Session(asked.model, load_options(asked))
     plan, index = plan_shot(session, run, only, given["seed"])
     work.timeline, work.targets, work.plans = plan.timeline, [target], [plan]

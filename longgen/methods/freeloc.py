@@ -150,10 +150,10 @@ class FreeLoc(Method):
         frames, tokens, (dense, striped) = site.grid[0], site.tokens, self.reaches(native)
         turned_q, turned_k = rotate(q), rotate(k)
         bands = next(n for n in range(min(STRIPES, tokens), 0, -1) if tokens % n == 0)
-        near, behind, before = self.spans(frames, native)
+        near, *stripes = self.spans(frames, native)
         parts = [attend(turned_q, turned_k, v, FrameWindow(tokens, near))]
-        for spans in (behind, before):
-            parts.append(_in_bands(attend, turned_q, turned_k, v, FrameWindow(tokens // bands, spans), bands))
+        plans = (FrameWindow(tokens // bands, spans) for spans in stripes)
+        parts += [_in_bands(attend, turned_q, turned_k, v, plan, bands) for plan in plans]
         window = round(12 * native / 21)
         place = torch.arange(frames) // self.coarse + window - -(-window // self.coarse)
         far_q = rotate(q, place.clamp(max=max(1, native - 1)))
@@ -163,13 +163,12 @@ class FreeLoc(Method):
         return parts
 
     def key_frames(self, frames: int, info: ModelInfo) -> float:
-        native = info.native_latents
-        if frames <= native:
+        if frames <= info.native_latents:
             return float(frames)
         share = len(self.fit(info).chosen()) / info.layers
-        near, *stripes = (sum(b - a for a, b in spans) / frames for spans in self.spans(frames, native))
-        first = (frames - 1 - self.reaches(native)[0]) / frames  # frame 0, where it is not among the near ones
-        return share * (near + sum(stripes) / STRIPES + max(first, 0.0)) + (1 - share) * frames
+        near, *stripes = (sum(b - a for a, b in s) / frames for s in self.spans(frames, info.native_latents))
+        first = max(frames - 1 - self.reaches(info.native_latents)[0], 0) / frames  # frame 0, where it is not near
+        return share * (near + sum(stripes) / STRIPES + first) + (1 - share) * frames
 
     def check(self, frames: int, info: ModelInfo) -> None:
         self.fit(info).chosen()

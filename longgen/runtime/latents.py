@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,15 +61,27 @@ def read_latents(path: Path, plan: Plan, model: Model) -> Tensor:
 
 def load_latents_file(path: Path) -> Tensor:
     """The tensor `latents` of a safetensors file."""
-    try:
+    with _readable(path):
         tensors = load_file(path)
+    if "latents" not in tensors:
+        raise BadInput(f"{path} has no tensor `latents`; it holds {', '.join(sorted(tensors)) or 'nothing'}")
+    return tensors["latents"]
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What `save_latents` wrote beside the tensor; empty for files of others."""
+    with _readable(path), safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise BadInput(f"latents file {path} does not exist") from None
     except Exception as error:  # safetensors raises its own and OS errors; each means the same to the user
         raise BadInput(f"{path} is not a readable safetensors file: {error}") from None
-    if "latents" not in tensors:
-        raise BadInput(f"{path} has no tensor `latents`; it holds {', '.join(sorted(tensors)) or 'nothing'}")
-    return tensors["latents"]
 
 
 def decode_file(
@@ -78,9 +91,7 @@ def decode_file(
 
     The file's own metadata say how many frames were asked for; without them all that decodes is kept.
     """
-    raw, info = load_latents_file(path), model.info
-    with safe_open(path, "pt") as file:
-        told = dict(file.metadata() or {})
+    raw, told, info = load_latents_file(path), metadata(path), model.info
     if told.get("model") not in (None, info.id):
         raise BadInput(f"{path} holds latents of {told['model']}; give --model {told['model']}")
     height, width = int(told.get("height", info.native_size[0])), int(told.get("width", info.native_size[1]))

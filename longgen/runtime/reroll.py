@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
 from longgen.config import validated
 from longgen.errors import BadInput
 from longgen.protocols import Model
-from longgen.runtime.latents import decode_chunk, read_latents, trimmed
+from longgen.runtime.latents import decode_chunk, metadata, read_latents, trimmed
 from longgen.runtime.plan import Plan
 from longgen.runtime.run import Job, Outcome, execute
 from longgen.runtime.sample import Sampler, conditions, texts
-from longgen.runtime.sidecar import sidecar_path, write_json
+from longgen.runtime.sidecar import Sidecar, sidecar_path, write_json
 from longgen.story.reroll import Kept, KeptModel, free_latents
 from longgen.story.schedules import build
 from longgen.story.timeline import find
-from longgen.types import Shot, Timeline
+from longgen.types import Timeline
 
 if TYPE_CHECKING:
     from longgen.api import Session
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its sidecar, and the latents that lie beside it."""
-
-    facts: dict[str, Any]
-    latents: Path
-
-    @property
-    def timeline(self) -> Timeline:
-        told = self.facts["timeline"]
-        shots = tuple(Shot(**{**shot, "loras": tuple(shot["loras"])}) for shot in told["shots"])
-        return Timeline(shots, told["fps"])
 
 
 def is_run(path: Path) -> bool:
@@ -53,29 +37,21 @@ def is_run(path: Path) -> bool:
     return b'"identity"' in head and b'"request"' in head
 
 
-def read_run(path: Path) -> Run:
-    """The run whose sidecar is `path`.
+def latents_beside(run: Sidecar) -> Path:
+    """The saved latents of a run.
 
     Raises:
-        BadInput: the sidecar is damaged, or the run was not saved with its latents, or these are another run's.
+        BadInput: the run was not saved with its latents, or these are another run's.
     """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        run = Run(facts, path.with_suffix(".safetensors"))
-        if not run.timeline.shots:
-            raise KeyError("timeline")
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise BadInput(f"{path} is not the sidecar of a run ({error})") from None
-    if not run.latents.is_file():
-        raise BadInput(f"{run.latents} does not exist; a shot can be made again in a run saved with --save-latents")
-    with safe_open(run.latents, "pt") as file:
-        told = dict(file.metadata() or {})
-    if told.get("identity") != facts["identity"]:
-        raise BadInput(f"{run.latents} holds the latents of another run than {path}")
-    return run
+    path = run.path.with_suffix(".safetensors")
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist; a shot can be made again in a run saved with --save-latents")
+    if metadata(path).get("identity") != run.identity:
+        raise BadInput(f"{path} holds the latents of another run than {run.path}")
+    return path
 
 
-def plan_shot(session: Session, run: Run, shot: str, seed: int) -> tuple[Plan, int]:
+def plan_shot(session: Session, run: Sidecar, shot: str, seed: int) -> tuple[Plan, int]:
     """The run's plan with another seed for one shot, and that shot's index.
 
     Raises:
@@ -85,15 +61,15 @@ def plan_shot(session: Session, run: Run, shot: str, seed: int) -> tuple[Plan, i
     index = find(timeline, shot)
     shots = list(timeline.shots)
     shots[index] = replace(shots[index], seed=seed)
-    plan = session.plan(validated(run.facts["request"]), Timeline(tuple(shots), timeline.fps))
-    if plan.info.id != run.facts["model"]["id"]:
-        raise BadInput(f"the run was made with {run.facts['model']['id']}, not with {plan.info.id}")
+    plan = session.plan(validated(run.request), Timeline(tuple(shots), timeline.fps))
+    if plan.info.id != run.model:
+        raise BadInput(f"the run was made with {run.model}, not with {plan.info.id}")
     if plan.source is not None:
         raise BadInput(f"the run continues {plan.source.path}; a shot can be made again in runs that begin themselves")
     return plan, index
 
 
-def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outcome:
+def reroll(session: Session, run: Sidecar, plan: Plan, index: int, job: Job) -> Outcome:
     """Carry out `plan` with everything outside the shot and its blends pinned to the run's latents.
 
     The outcome's sidecar tells under `reroll` which latents were free, and which frames changed.
@@ -101,7 +77,7 @@ def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outc
     model = session.model
     schedule = build(plan.timeline, plan.request.schedule, plan.grid.stride, plan.guidance, plan.negative)
     model.prepare(texts(plan, schedule))
-    before = read_latents(run.latents, plan, model)
+    before = read_latents(latents_beside(run), plan, model)
     free = free_latents(schedule, index, plan.grid.frames)
     kept = Kept(before, _first_noise(plan, run, model), free)
     pinned = KeptModel(model, kept, skip=not plan.composition.chain)
@@ -110,7 +86,7 @@ def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outc
     after = kept.put(outcome.latents, range(plan.grid.frames), before)
     shot = plan.timeline.shots[index]
     told = {
-        "of": run.facts["identity"],
+        "of": run.identity,
         "shot": shot.id,
         "seed": shot.seed,
         **measure(model, before, after, free, plan),
@@ -121,7 +97,7 @@ def reroll(session: Session, run: Run, plan: Plan, index: int, job: Job) -> Outc
     return Outcome(outcome.frames, after, facts)
 
 
-def _first_noise(plan: Plan, run: Run, model: Model) -> Tensor:
+def _first_noise(plan: Plan, run: Sidecar, model: Model) -> Tensor:
     """The noise that the finished run began with."""
     first = replace(plan, timeline=run.timeline)
     return Sampler(first, model, conditions(first)).noise(0, plan.grid.frames)

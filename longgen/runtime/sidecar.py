@@ -1,6 +1,6 @@
 """The JSON beside a video: everything needed to say how it came about and to make it again.
 
-Knows plans and finished runs. Writes atomically.
+Knows plans and finished runs. Writes atomically, and reads what it wrote.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import resource
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from longgen.config import read_text
+from longgen.errors import BadInput
 from longgen.runtime.plan import Plan
+from longgen.types import Shot, Timeline
 
 SCHEMA = 1
 PACKAGES = ("longgen", "torch", "diffusers", "transformers", "safetensors", "av", "numpy")
-WHOLE_FILE = (
-    256 * 2**20
-)  # larger weight files are identified by their size and header, which holds every tensor's shape
+# Larger weight files are identified by their size and header, which holds every tensor's shape.
+WHOLE_FILE = 256 * 2**20
 
 
 def versions() -> dict[str, str]:
@@ -140,3 +142,54 @@ def write_json(path: Path, content: Any) -> None:
 def sidecar_path(output: Path) -> Path:
     """`OUT.mp4` → `OUT.json`; a folder of frames `OUT/` → `OUT.json` beside it."""
     return output.with_suffix(".json") if output.suffix else output.parent / (output.name + ".json")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a finished run says of itself, as far as it is needed to make it again."""
+
+    path: Path
+    identity: str
+    request: dict[str, Any]
+    prompt: str | None
+    timeline: Timeline
+    model: str
+    weights: str
+    versions: dict[str, str]
+    conditions: dict[str, str]
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """The sidecar of a run.
+
+    Raises:
+        BadInput: no such file, not JSON, a newer schema, or a part is missing or of another kind.
+    """
+    try:
+        told = json.loads(read_text(path, "sidecar"))
+        if int(told["schema"]) > SCHEMA:
+            raise BadInput(f"{path} has sidecar schema {told['schema']}, of a newer longgen than this one ({SCHEMA})")
+        return Sidecar(
+            path,
+            identity=str(told["identity"]),
+            request=dict(told["request"]),
+            prompt=told["prompt"],
+            timeline=_timeline(told["timeline"]),
+            model=str(told["model"]["id"]),
+            weights=str(told["model"]["weights"]),
+            versions=dict(told["versions"]),
+            conditions=dict(told.get("conditions") or {}),
+        )
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path} is not JSON: {error}") from None
+    except KeyError as error:
+        raise BadInput(f"{path} is no sidecar of longgen: it lacks {error.args[0]}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} is no sidecar of longgen: {error}") from None
+
+
+def _timeline(told: dict[str, Any]) -> Timeline:
+    shots = tuple(Shot(**{**shot, "loras": tuple(shot.get("loras", ()))}) for shot in told["shots"])
+    if not shots:
+        raise ValueError("its timeline has no shots")
+    return Timeline(shots, float(told["fps"]))

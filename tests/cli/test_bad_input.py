@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from models.tiny import save, wan
@@ -147,9 +148,51 @@ def test_unknown_command(refuse: Callable[..., str]) -> None:
     assert "No such command" in refuse("generat")
 
 
+SIDECAR: dict[str, Any] = {
+    "schema": 1,
+    "identity": "abc",
+    "request": {"model": "shapes", "num_frames": 9},
+    "prompt": "a red circle",
+    "timeline": {"fps": 8.0, "shots": [{"id": "a", "start": 0, "stop": 9, "prompt": "a red circle"}]},
+    "model": {"id": "shapes", "weights": "0"},
+    "versions": {},
+}
+
+
+@pytest.mark.parametrize("command", [["rerun", "a.json"], ["story", "a.json", "--only", "a", "--seed", "1"]])
+@pytest.mark.parametrize(
+    ("part", "value", "says"),
+    [
+        *((part, None, f"it lacks {part}") for part in SIDECAR if part not in ("request", "identity")),
+        ("schema", 2, "of a newer longgen"),
+        ("model", [], "no sidecar"),
+        ("model", {"id": "shapes"}, "it lacks weights"),
+        ("versions", 3, "no sidecar"),
+        ("timeline", {"fps": 8, "shots": []}, "its timeline has no shots"),
+        ("timeline", {"fps": 8, "shots": [{"id": "a", "begin": 0}]}, "no sidecar"),
+        ("timeline", {"fps": 8, "shots": 3}, "no sidecar"),
+        ("timeline", {"fps": "fast", "shots": SIDECAR["timeline"]["shots"]}, "no sidecar"),
+    ],
+)
+def test_odd_sidecars(
+    refuse: Callable[..., str], tmp_path: Path, command: list[str], part: str, value: Any, says: str
+) -> None:
+    told = SIDECAR | {part: value}
+    (tmp_path / "a.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
+    assert says in refuse(*command, "-o", "x.mp4")
+
+
 def test_reruns_of_what_is_no_sidecar(refuse: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "a.json").write_text("[]")
     (tmp_path / "b.json").write_text("{")
-    assert "it lacks request, timeline" in refuse("rerun", "a.json", "-o", "x.mp4")
+    (tmp_path / "d.json").write_text(json.dumps({k: v for k, v in SIDECAR.items() if k != "request"}))
+    assert "no sidecar" in refuse("rerun", "a.json", "-o", "x.mp4")
     assert "not JSON" in refuse("rerun", "b.json", "-o", "x.mp4")
     assert "does not exist" in refuse("rerun", "c.json", "-o", "x.mp4")
+    assert "it lacks request" in refuse("rerun", "d.json", "-o", "x.mp4")
+    assert "takes the sidecar of a run" in refuse("story", "d.json", "--only", "a", "--seed", "1", "-o", "x.mp4")
+    (tmp_path / "a.json").write_text(json.dumps(SIDECAR))
+    again = ["story", "a.json", "--only", "a", "--seed", "1", "-o", "x.mp4"]
+    assert "a.safetensors does not exist" in refuse(*again)
+    (tmp_path / "a.safetensors").write_bytes(b"no tensors")
+    assert "not a readable safetensors file" in refuse(*again)

@@ -12,8 +12,9 @@ from models.tiny import wan
 from longgen.api import Session
 from longgen.config import Request
 from longgen.media.write import check_target
-from longgen.runtime.reroll import plan_shot, read_run, reroll
+from longgen.runtime.reroll import plan_shot, reroll
 from longgen.runtime.run import Job
+from longgen.runtime.sidecar import read_sidecar
 from longgen.types import Shot, Timeline
 
 # Latents 0 … 7, 8 … 12 (9 … 10 hold the blend) and 13 … 15.
@@ -42,7 +43,7 @@ def test_one_shot_again(session: Session, method: str, shot: str, tmp_path: Path
     plan = session.plan(asked, TIMELINE)
     target = check_target(tmp_path / "v.mkv", False, None, None)
     first = session.run(plan, Job(target=target, latents_out=tmp_path / "v.safetensors", keep=True))
-    run = read_run(tmp_path / "v.json")
+    run = read_sidecar(tmp_path / "v.json")
     assert run.timeline == TIMELINE
     again, index = plan_shot(session, run, shot, 9)
     outcome = reroll(session, run, again, index, Job(keep=True))
