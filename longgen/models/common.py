@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import DiffusionPipeline
@@ -127,8 +127,13 @@ def _makes_videos(name: str) -> bool:
     return name.startswith("transformer") or name.endswith("vae") or name == "image_encoder"
 
 
-def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOptions) -> Folder:
+def load_pipeline(
+    kind: type[DiffusionPipeline], path: Path, options: LoadOptions, needed: frozenset[str] = frozenset()
+) -> Folder:
     """A folder whose weights were checked, ready to be loaded part by part.
+
+    Args:
+        needed: makers of videos that the pipeline's class cannot be built without.
 
     Raises:
         BadInput: missing, truncated or pickled weights; options that cannot be carried out here.
@@ -140,7 +145,7 @@ def load_pipeline(kind: type[DiffusionPipeline], path: Path, options: LoadOption
     experts = [name for name in load_options.TRANSFORMERS if name in parts]
     single.check(options.transformers, [parts[name] for name in experts])
     check_weights(path, files, options.variant, but=experts[: len(options.transformers)])
-    return Folder(kind, path, options, device, pick_dtype(path, options, device), parts)
+    return Folder(kind, path, options, device, pick_dtype(path, options, device), parts, needed)
 
 
 @contextmanager
@@ -186,12 +191,14 @@ def files_of(pipe: DiffusionPipeline) -> Files:
 
 
 class PipelineModel:
-    """A checkpoint around a diffusers pipeline; families add the denoiser and the decoder.
+    """A checkpoint around a diffusers pipeline; families say which, and add the denoiser and the decoder.
 
     A pipeline in hand is used as it is. A folder's text encoders are loaded when texts are to be read, and dropped
     before the transformers and the VAE load: the two are never in memory together, but where a text is new to a
     denoiser that `prepare` was not told of, or the text encoders are light.
     """
+
+    needed: ClassVar[frozenset[str]] = frozenset()  # makers of videos without which texts cannot be read
 
     def __init__(self, info: ModelInfo, source: Any, options: LoadOptions) -> None:
         """
@@ -209,6 +216,26 @@ class PipelineModel:
         self._engine: Any = None
         self._share: Share | None = None
 
+    @staticmethod
+    def describe(files: Files) -> ModelInfo:
+        """What the family's configs say."""
+        raise NotImplementedError
+
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> type[DiffusionPipeline]:
+        """The class of a folder's pipeline."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> Self:
+        """The model in a folder."""
+        return cls(info, load_pipeline(cls.kind(info, path), path, options, cls.needed), options)
+
+    @classmethod
+    def from_pipeline(cls, pipe: Any) -> Self:
+        """A model around a pipeline in hand, which is used as it is and comes back unpatched."""
+        return cls(cls.describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+
     @property
     def pipe(self) -> Any:
         """The pipeline: while texts are read the part that reads them, else the part that makes videos."""
@@ -220,6 +247,15 @@ class PipelineModel:
             if self.options.parallel == "ulysses":
                 self._share = split(self.experts, self.device)
         return self._pipe
+
+    @property
+    def vae(self) -> Any:
+        """The VAE for those who call its parts by hand: offloading brings the weights at its own methods only."""
+        vae = self.pipe.vae
+        hook = getattr(vae, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(vae)
+        return vae
 
     @property
     def dtype(self) -> torch.dtype:
@@ -337,6 +373,21 @@ class PipelineModel:
         """[1, 3, F, H, W] in [−1, 1] → latents [1, C, T, H, W] fp32 without leading ones."""
         vae = self.pipe.vae
         return self.normalise(vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float())
+
+    def frames(self, chunks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
+        """The family's part of `decode`."""
+        raise NotImplementedError
+
+    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
+        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed.
+
+        Args:
+            chunk: latents per decoder call, where the decoder's arithmetic leaves it a choice.
+        """
+        try:
+            yield from self.frames(chunks, chunk)
+        finally:
+            self.pipe.maybe_free_model_hooks()  # a run is over: offloaded weights go, caches are emptied
 
     @property
     def train_steps(self) -> int:

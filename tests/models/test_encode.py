@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import AutoencoderKLLTXVideo, LTXImageToVideoPipeline
 from models import tiny, tiny_cogvideox, tiny_hunyuan, tiny_ltx
 from PIL import Image
@@ -69,6 +70,29 @@ def test_equals_the_vae_and_has_the_right_length(kind):
         if info.lead_pad:
             assert torch.equal(z[:, :, 0], z[:, :, 1])
         assert sum(len(piece) for piece in model.decode([z])) == count
+
+
+class Arrival(ModelHook):
+    """In the place of offloading's own, which brings weights to the device before a module works."""
+
+    def __init__(self) -> None:
+        self.module: torch.nn.Module | None = None
+
+    def pre_forward(self, module, *args, **kwargs):
+        self.module = module
+        return args, kwargs
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@torch.no_grad()
+def test_offloaded_decoders_are_brought_in(kind):
+    """Decoders are called part by part, not by the method at which offloading waits."""
+    family, make, size = FAMILIES[kind]
+    model = family.from_pipeline(make())
+    z = model.encode_video(moving(1, *size))
+    add_hook_to_module(model.pipe.vae, arrival := Arrival())
+    next(model.decode(iter([z])))
+    assert arrival.module is model.pipe.vae
 
 
 @pytest.mark.parametrize("kind", ["2.1", "ltx", "cogvideox"])

@@ -14,22 +14,19 @@ from longgen.models import solvers
 from longgen.models.cogvideox.denoiser import CogVideoXDenoiser
 from longgen.models.cogvideox.info import describe
 from longgen.models.cogvideox.vae import stream_decode, without_first
-from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.common import PipelineModel
 from longgen.protocols import Conditions
-from longgen.types import LatentGrid, LoadOptions, ModelInfo
+from longgen.types import LatentGrid, ModelInfo
 
 
 class CogVideoXModel(PipelineModel):
     """CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B, the latter two from text or from an image."""
 
-    @classmethod
-    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> CogVideoXModel:
-        kind = CogVideoXImageToVideoPipeline if info.needs_image else CogVideoXPipeline
-        return cls(info, load_pipeline(kind, path, options), options)
+    describe = staticmethod(describe)
 
-    @classmethod
-    def from_pipeline(cls, pipe: Any) -> CogVideoXModel:
-        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> Any:
+        return CogVideoXImageToVideoPipeline if info.needs_image else CogVideoXPipeline
 
     def solver(self, name: str | None, steps: int, flow_shift: float | None) -> solvers.SchedulerSolver:
         """The checkpoint's own rule, or one of `solvers.PRESERVING` over the same schedule."""
@@ -59,16 +56,8 @@ class CogVideoXModel(PipelineModel):
         space = self.info.spatial
         return self.pipe._prepare_rotary_positional_embeddings(height * space, width * space, frames, self.device)
 
-    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
-        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed.
-
-        `chunk` has no effect: the decoder's batches are part of its arithmetic. Version 1.5's leading latent is
-        dropped, as in the pipeline.
-        """
-        try:
-            yield from stream_decode(self.pipe.vae, without_first(chunks, self.info.lead_pad), self.device)
-        finally:
-            self.pipe.maybe_free_model_hooks()
+    def frames(self, chunks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
+        return stream_decode(self.vae, without_first(chunks, self.info.lead_pad), self.device)
 
     def to_model(self, x: Tensor) -> Tensor:
         """[1, C, T, H, W] → [1, T, C, H, W]."""

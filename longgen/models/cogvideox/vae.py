@@ -105,9 +105,6 @@ def stream_decode(
     Args:
         device: where the VAE runs, if offloading keeps its weights elsewhere.
     """
-    hook = getattr(vae, "_hf_hook", None)  # offloading moves the VAE in before its decode(), which is not called here
-    if hook is not None:
-        hook.pre_forward(vae)
     plan: list[list[Tile]] = []
     ratio = int(vae.config.temporal_compression_ratio)
     for i, (batch, count) in enumerate(batches(chunks, vae.num_latent_frames_batch_size)):

@@ -12,25 +12,23 @@ from diffusers import HunyuanVideoPipeline
 from torch import Tensor
 
 from longgen.models import solvers
-from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.common import PipelineModel
 from longgen.models.hunyuan.denoiser import HunyuanDenoiser
 from longgen.models.hunyuan.info import describe
 from longgen.models.hunyuan.text import pack
 from longgen.models.hunyuan.vae import stream_decode
 from longgen.protocols import Conditions
-from longgen.types import LatentGrid, LoadOptions, ModelInfo
+from longgen.types import LatentGrid, ModelInfo
 
 
 class HunyuanModel(PipelineModel):
     """HunyuanVideo: two text encoders, joint attention, embedded guidance."""
 
-    @classmethod
-    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> HunyuanModel:
-        return cls(info, load_pipeline(HunyuanVideoPipeline, path, options), options)
+    describe = staticmethod(describe)
 
-    @classmethod
-    def from_pipeline(cls, pipe: Any) -> HunyuanModel:
-        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> Any:
+        return HunyuanVideoPipeline
 
     @property
     def pooled_width(self) -> int:
@@ -59,12 +57,5 @@ class HunyuanModel(PipelineModel):
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> HunyuanDenoiser:
         return HunyuanDenoiser(self, conditions, steps)
 
-    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
-        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed.
-
-        `chunk` has no say: the VAE's own tiles are always decoded whole.
-        """
-        try:
-            yield from stream_decode(self.pipe.vae, chunks, self.device)
-        finally:
-            self.pipe.maybe_free_model_hooks()
+    def frames(self, chunks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
+        return stream_decode(self.vae, chunks, self.device)

@@ -20,9 +20,6 @@ def stream_decode(vae: AutoencoderKLHunyuanVideo, chunks: Iterable[Tensor], devi
 
     A clip of up to one tile is decoded at once, and so is any clip where `use_framewise_decoding` was switched off.
     """
-    hook = getattr(vae, "_hf_hook", None)  # offloading moves the VAE in before its decode(), which is not called here
-    if hook is not None:
-        hook.pre_forward(vae)
     size, stride = (n // vae.temporal_compression_ratio for n in (vae.tile_sample_min_num_frames, _stride(vae)))
     held: Tensor | None = None  # latents from the next tile on
     before: Tensor | None = None  # the last frames of the tile before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,24 @@ import torch
 from diffusers import HunyuanVideo15Pipeline
 from torch import Tensor
 
-from longgen.models.common import files_of, load_pipeline
 from longgen.models.hunyuan.model import HunyuanModel
 from longgen.models.hunyuan15.denoiser import Hunyuan15Denoiser
 from longgen.models.hunyuan15.info import describe
 from longgen.models.hunyuan15.text import pack
 from longgen.models.hunyuan15.vae import stream_decode
 from longgen.protocols import Conditions
-from longgen.types import LatentGrid, LoadOptions, ModelInfo
+from longgen.types import LatentGrid, ModelInfo
 
 
 class Hunyuan15Model(HunyuanModel):
     """HunyuanVideo-1.5: HunyuanVideo's solver and scaling; texts, transformer and VAE of its own."""
 
-    @classmethod
-    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> Hunyuan15Model:
-        folder = load_pipeline(HunyuanVideo15Pipeline, path, options)
-        return cls(info, replace(folder, needed=frozenset({"vae"})), options)
+    describe = staticmethod(describe)
+    needed = frozenset({"vae"})
 
-    @classmethod
-    def from_pipeline(cls, pipe: Any) -> Hunyuan15Model:
-        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> Any:
+        return HunyuanVideo15Pipeline
 
     @property
     def own_attention(self) -> bool:
@@ -59,9 +55,5 @@ class Hunyuan15Model(HunyuanModel):
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> Hunyuan15Denoiser:
         return Hunyuan15Denoiser(self, conditions, steps)
 
-    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
-        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
-        try:
-            yield from stream_decode(self.pipe.vae, chunks, chunk, self.device)
-        finally:
-            self.pipe.maybe_free_model_hooks()
+    def frames(self, chunks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
+        return stream_decode(self.vae, chunks, chunk, self.device)

@@ -142,9 +142,6 @@ def stream_decode(
     Args:
         chunk: latents per decoder call after the first, ≥ 1. The result does not depend on it (≤ 1e-5).
     """
-    hook = getattr(vae, "_hf_hook", None)  # offloading moves the VAE in before its decode(), which is not called here
-    if hook is not None:
-        hook.pre_forward(vae)
     plan: list[list[Tile]] = []
     for piece in rechunk(chunks, chunk):
         z = piece.to(device, vae.dtype) / vae.config.scaling_factor

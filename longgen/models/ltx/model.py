@@ -14,13 +14,13 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_sche
 from torch import Tensor
 
 from longgen.models import solvers
-from longgen.models.common import PipelineModel, files_of, load_pipeline
+from longgen.models.common import PipelineModel
 from longgen.models.files import read_json
 from longgen.models.ltx.denoiser import LTXDenoiser
 from longgen.models.ltx.info import CONDITION, describe
 from longgen.models.ltx.vae import normalise, stream_decode
 from longgen.protocols import Conditions
-from longgen.types import LatentGrid, LoadOptions, ModelInfo
+from longgen.types import LatentGrid, ModelInfo
 
 
 class LTXModel(PipelineModel):
@@ -31,14 +31,12 @@ class LTXModel(PipelineModel):
     schedule that is linear at first and quadratic after.
     """
 
-    @classmethod
-    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> LTXModel:
-        condition = read_json(path / "model_index.json")["_class_name"] == CONDITION
-        return cls(info, load_pipeline(LTXConditionPipeline if condition else LTXPipeline, path, options), options)
+    describe = staticmethod(describe)
 
-    @classmethod
-    def from_pipeline(cls, pipe: Any) -> LTXModel:
-        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> Any:
+        condition = read_json(path / "model_index.json")["_class_name"] == CONDITION
+        return LTXConditionPipeline if condition else LTXPipeline
 
     @property
     def conditions(self) -> bool:
@@ -96,12 +94,8 @@ class LTXModel(PipelineModel):
     def denoiser(self, conditions: Conditions, grid: LatentGrid, steps: int) -> LTXDenoiser:
         return LTXDenoiser(self, conditions, grid, steps)
 
-    def decode(self, chunks: Iterable[Tensor], chunk: int = 1) -> Iterator[Tensor]:
-        """Final latents [1, C, t, H, W], in order → frames [f, 3, height, width] in [0, 1], streamed."""
-        try:
-            yield from stream_decode(self.pipe.vae, chunks, chunk, self.device)
-        finally:
-            self.pipe.maybe_free_model_hooks()
+    def frames(self, chunks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
+        return stream_decode(self.vae, chunks, chunk, self.device)
 
     def to_model(self, x: Tensor) -> Tensor:
         """[1, C, T, H, W] → tokens [1, S, C·p], as the pipeline packs them."""

@@ -9,24 +9,21 @@ import torch
 from diffusers import LTX2Pipeline
 from torch import Tensor
 
-from longgen.models.common import files_of, load_pipeline
 from longgen.models.ltx.model import LTXModel
 from longgen.models.ltx2.denoiser import LTX2Denoiser
 from longgen.models.ltx2.info import describe
 from longgen.protocols import Conditions
-from longgen.types import LatentGrid, LoadOptions, ModelInfo
+from longgen.types import LatentGrid, ModelInfo
 
 
 class LTX2Model(LTXModel):
     """LTX-2: LTX-Video's packing, schedule and decoding; text through connectors; the video part alone."""
 
-    @classmethod
-    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> LTX2Model:
-        return cls(info, load_pipeline(LTX2Pipeline, path, options), options)
+    describe = staticmethod(describe)
 
-    @classmethod
-    def from_pipeline(cls, pipe: Any) -> LTX2Model:
-        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> Any:
+        return LTX2Pipeline
 
     def seconds(self, latents: Tensor, fps: float) -> Tensor:
         """When latents [T] are in a clip, in seconds: the middle of the frames that each stands for."""

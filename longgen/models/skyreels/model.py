@@ -9,14 +9,13 @@ from typing import Any
 from diffusers import SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Pipeline
 from torch import Tensor
 
-from longgen.models.common import files_of, load_pipeline
 from longgen.models.files import read_json
 from longgen.models.skyreels.denoiser import SkyReelsDenoiser
 from longgen.models.skyreels.info import describe
 from longgen.models.solvers import Fresh, SchedulerSolver
 from longgen.models.wan.model import WanModel
 from longgen.protocols import Conditions
-from longgen.types import LatentGrid, LoadOptions, ModelInfo
+from longgen.types import LatentGrid, ModelInfo
 
 CLASSES = {kind.__name__: kind for kind in (SkyReelsV2DiffusionForcingPipeline, SkyReelsV2Pipeline)}
 
@@ -49,14 +48,11 @@ class Overwriting(SchedulerSolver):
 class SkyReelsModel(WanModel):
     """SkyReels-V2, text-to-video or diffusion forcing: Wan's VAE and text encoder, a transformer of its own."""
 
-    @classmethod
-    def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> SkyReelsModel:
-        kind = CLASSES[read_json(path / "model_index.json")["_class_name"]]
-        return cls(info, load_pipeline(kind, path, options), options)
+    describe = staticmethod(describe)
 
-    @classmethod
-    def from_pipeline(cls, pipe: Any) -> SkyReelsModel:
-        return cls(describe(files_of(pipe)), pipe, LoadOptions(device=str(pipe._execution_device)))
+    @staticmethod
+    def kind(info: ModelInfo, path: Path) -> Any:
+        return CLASSES[read_json(path / "model_index.json")["_class_name"]]
 
     def solver(self, name: str | None, steps: int, flow_shift: float | None) -> SchedulerSolver:
         rule = super().solver(name, steps, flow_shift)

@@ -125,9 +125,6 @@ def stream_encode(
     Args:
         device: where the VAE runs, if offloading keeps its weights elsewhere.
     """
-    hook = getattr(vae, "_hf_hook", None)  # offloading moves the VAE in before its encode(), which is not called here
-    if hook is not None:
-        hook.pre_forward(vae)
     source, count, plan = iter(frames), 1, list[list[Tile]]()
     while piece := list(islice(source, count)):
         x = torch.stack(piece, dim=1)[None].to(device or vae.device, vae.dtype)  # [1, 3, f, height, width]
@@ -165,9 +162,6 @@ def stream_decode(
         chunk: latents per decoder call after the first, ≥ 1. The result does not depend on it (≤ 1e-5).
         device: where the VAE runs, if offloading keeps its weights elsewhere.
     """
-    hook = getattr(vae, "_hf_hook", None)  # offloading moves the VAE in before its decode(), which is not called here
-    if hook is not None:
-        hook.pre_forward(vae)
     plan: list[list[Tile]] = []
     for i, piece in enumerate(rechunk(chunks, chunk)):
         z = denormalise(vae, piece.to(device or vae.device, vae.dtype))
