@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,17 @@ class Plan:
     flow_shift: float | None
     seed: int
     windows: tuple[tuple[int, int], ...]
-    cost: Cost
     notes: tuple[str, ...]
     source: Source | None = None
     control_levels: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Calls, FLOPs and memory. The loop is walked for it without a model, so only where somebody asks."""
+        parts = stretches(self.timeline, self.grid, self.seed)
+        prompts = build(self.timeline, self.request.schedule, self.grid.stride, self.guidance, self.negative)
+        return estimate(self.composition, self.grid, self.info, self.request, self.steps, prompts, parts)
 
     @property
     def made(self) -> int:
@@ -161,7 +168,6 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         flow_shift=shift,
         seed=seed,
         windows=tuple(window for part in parts for window in part.spans(composition.loop.windows(part.frames, info))),
-        cost=estimate(composition, grid, info, request, steps, prompts, parts),
         notes=tuple(notes),
         source=source,
         control_levels=levels(request, info, frames),

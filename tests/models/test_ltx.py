@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from models import tiny, tiny_ltx
 from torch import Tensor
 
 from longgen.models import ltx
+from longgen.models.ltx.info import linear_quadratic
 from longgen.models.ltx.vae import reach, stream_decode
 from longgen.protocols import Conditions
 from longgen.types import Call, Dense, Patch
@@ -160,3 +162,9 @@ def test_texts_per_latent(model):
     assert (same - one).abs().max() < 1e-5
     both = denoiser(model, scale=1.0, texts=texts, weights=weights).denoise(call)
     assert (both - one).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("steps", [7, 30, 50])
+def test_the_condition_pipelines_schedule(steps):
+    want = linear_quadratic_schedule(steps).tolist()
+    assert linear_quadratic(steps) == pytest.approx((*want, 0.0), abs=1e-6)

@@ -73,7 +73,11 @@ def describe(files: Files) -> ModelInfo:
         negative_prompt=values.get("negative_prompt", ""),
         parameters=parameters(transformer),
         refusals=REFUSALS,
-        footprint=footprint(transformer, files.config("vae"), course(files.config("scheduler"), tokens)),
+        footprint=footprint(
+            transformer,
+            files.config("vae"),
+            linear_quadratic() if pipeline == CONDITION else course(files.config("scheduler"), tokens),
+        ),
     )
 
 
@@ -163,3 +167,13 @@ def course(config: Mapping[str, Any], tokens: int, steps: int = 50) -> tuple[flo
     end = config.get("shift_terminal")
     scale = 1.0 if end is None else (1 - float(end)) / signals[-1]
     return (*(1 - scale * signal for signal in signals), 0.0)
+
+
+def linear_quadratic(steps: int = 50, threshold: float = 0.025) -> tuple[float, ...]:
+    """σ of LTXConditionPipeline (Movie Gen, arXiv 2410.13720, §3.4.2): half of the steps go from 1 to 1 − `threshold`
+    in a line, the others on to 0 as a parabola, at first as steep."""
+    half = steps // 2
+    rest = steps - half
+    bend = (1 - threshold - threshold * rest / half) / rest**2  # what a straight line would leave over
+    line = tuple(1 - threshold * i / half for i in range(half))
+    return (*line, *(1 - threshold - threshold * j / half - bend * j**2 for j in range(rest)), 0.0)
