@@ -82,6 +82,7 @@ class Folder:
     dtype: torch.dtype
     parts: Mapping[str, str]  # the pipeline's components and their classes
     needed: frozenset[str] = frozenset()  # makers that the pipeline's class cannot be built without
+    idle: frozenset[str] = frozenset()  # components that are never used, and so not loaded
 
     @property
     def light(self) -> bool:
@@ -115,11 +116,11 @@ class Folder:
         with quiet():
             return self.kind.from_pretrained(
                 self.path,
+                **dict.fromkeys(self.idle & self.parts.keys()) | parts,
                 dtype=dtypes,
                 variant=self.options.variant,
                 use_safetensors=True,
                 local_files_only=True,
-                **parts,
             )
 
 
@@ -128,12 +129,17 @@ def _makes_videos(name: str) -> bool:
 
 
 def load_pipeline(
-    kind: type[DiffusionPipeline], path: Path, options: LoadOptions, needed: frozenset[str] = frozenset()
+    kind: type[DiffusionPipeline],
+    path: Path,
+    options: LoadOptions,
+    needed: frozenset[str] = frozenset(),
+    idle: frozenset[str] = frozenset(),
 ) -> Folder:
     """A folder whose weights were checked, ready to be loaded part by part.
 
     Args:
         needed: makers of videos that the pipeline's class cannot be built without.
+        idle: components that are never used.
 
     Raises:
         BadInput: missing, truncated or pickled weights; options that cannot be carried out here.
@@ -144,8 +150,8 @@ def load_pipeline(
     parts = {name: own for name in files.index if (own := files.class_of(name)) is not None}
     experts = [name for name in load_options.TRANSFORMERS if name in parts]
     single.check(options.transformers, [parts[name] for name in experts])
-    check_weights(path, files, options.variant, but=experts[: len(options.transformers)])
-    return Folder(kind, path, options, device, pick_dtype(path, options, device), parts, needed)
+    check_weights(path, files, options.variant, but=[*experts[: len(options.transformers)], *idle])
+    return Folder(kind, path, options, device, pick_dtype(path, options, device), parts, needed, idle)
 
 
 @contextmanager
@@ -198,7 +204,8 @@ class PipelineModel:
     denoiser that `prepare` was not told of, or the text encoders are light.
     """
 
-    needed: ClassVar[frozenset[str]] = frozenset()  # makers of videos without which texts cannot be read
+    needed: ClassVar[frozenset[str]] = frozenset()  # see `Folder`
+    idle: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, info: ModelInfo, source: Any, options: LoadOptions) -> None:
         """
@@ -229,7 +236,7 @@ class PipelineModel:
     @classmethod
     def load(cls, info: ModelInfo, path: Path, options: LoadOptions) -> Self:
         """The model in a folder."""
-        return cls(info, load_pipeline(cls.kind(info, path), path, options, cls.needed), options)
+        return cls(info, load_pipeline(cls.kind(info, path), path, options, cls.needed, cls.idle), options)
 
     @classmethod
     def from_pipeline(cls, pipe: Any) -> Self:

@@ -133,6 +133,8 @@ class SchedulerSolver:
         self._scheduler = scheduler
         self._takes_clean = config.get("prediction_type") == "sample"
         self.schedule = Schedule(table(scheduler))
+        if not self.schedule.table.sigma.isfinite().all():  # LTX-Video's is stretched, which one row cannot be
+            raise BadInput(f"the checkpoint's schedule has no values at {steps} inference steps; use more")
         self._fresh = _read(scheduler)
 
     def seeded(self, fresh: Fresh) -> SchedulerSolver:

@@ -11,6 +11,7 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_sche
 from models import tiny, tiny_ltx
 from torch import Tensor
 
+from longgen.errors import BadInput
 from longgen.models import ltx
 from longgen.models.ltx.info import linear_quadratic
 from longgen.models.ltx.vae import reach, stream_decode
@@ -168,3 +169,9 @@ def test_texts_per_latent(model):
 def test_the_condition_pipelines_schedule(steps):
     want = linear_quadratic_schedule(steps).tolist()
     assert linear_quadratic(steps) == pytest.approx((*want, 0.0), abs=1e-6)
+
+
+def test_one_step_has_no_schedule(model):
+    """diffusers stretches the last level to `shift_terminal`; with a single row that is 0/0."""
+    with pytest.raises(BadInput, match="no values at 1 inference steps; use more"):
+        model.solver(None, 1, None)

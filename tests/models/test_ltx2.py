@@ -167,6 +167,16 @@ def test_folder_and_pipeline_in_hand_give_the_same_bits(tmp_path):
     assert torch.equal(loop(loaded, tiny_ltx.latents(), 2, 3.0), loop(model(), tiny_ltx.latents(), 2, 3.0))
 
 
+def test_what_makes_sound_is_not_loaded(tmp_path):
+    folder = tiny.save(model().pipe, tmp_path / "model", **tiny_ltx2.OVERRIDES)
+    for part in ("audio_vae", "vocoder"):
+        for weights in (folder / part).glob("*.safetensors"):
+            weights.unlink()
+    loaded = ltx2.load(describe.describe(folder), folder, LoadOptions())
+    assert loop(loaded, tiny_ltx.latents(), 2, 3.0).isfinite().all()
+    assert loaded.pipe.audio_vae is None and loaded.pipe.vocoder is None
+
+
 def test_what_the_files_say():
     for kind in KINDS:
         made = model(kind)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
 
 from longgen.models.denoise import Job
 from longgen.models.images import check_size, hold_first
-from longgen.models.ltx.patching import Coordinates, installed, text_mask
+from longgen.models.ltx.patching import Coordinates, CrossProcessor, SelfProcessor, installed, text_mask
 from longgen.models.pipeline import PipelineDenoiser
 from longgen.protocols import Conditions
 from longgen.types import Call, LatentGrid, Patch
@@ -25,6 +25,7 @@ class LTXDenoiser(PipelineDenoiser):
     """An LTX-Video checkpoint conditioned on prompts, and on an image as its clean first latent."""
 
     model: LTXModel
+    processors: ClassVar[tuple[type[SelfProcessor], type[CrossProcessor]]] = (SelfProcessor, CrossProcessor)
 
     def __init__(self, model: LTXModel, conditions: Conditions, grid: LatentGrid, steps: int) -> None:
         super().__init__(model, conditions, steps)
@@ -59,4 +60,5 @@ class LTXDenoiser(PipelineDenoiser):
     def install(
         self, transformer: LTXVideoTransformer3DModel, patch: Patch, attention: bool
     ) -> AbstractContextManager[Coordinates]:
-        return installed(transformer, patch, self.stage, attention, partial(self.model.seconds, fps=self.fps))
+        seconds = partial(self.model.seconds, fps=self.fps)
+        return installed(transformer, patch, self.stage, attention, seconds, *self.processors)

@@ -161,6 +161,8 @@ def installed(
     stage: Stage,
     attention: bool,
     seconds: Callable[[Tensor], Tensor],
+    own: type[SelfProcessor] = SelfProcessor,
+    cross: type[CrossProcessor] = CrossProcessor,
 ) -> Iterator[Coordinates]:
     """Puts processors in place and takes them off again, whatever happens inside.
 
@@ -174,9 +176,9 @@ def installed(
     try:
         for layer, block in enumerate(blocks):
             if attention:
-                block.attn1.processor = SelfProcessor(stage, patch, layer, coordinates=coordinates)
-            block.attn2.processor = CrossProcessor(stage, patch, layer, inner=block.attn2.processor)
+                block.attn1.processor = own(stage, patch, layer, coordinates=coordinates)
+            block.attn2.processor = cross(stage, patch, layer, inner=block.attn2.processor)
         yield coordinates
     finally:
-        for block, (own, cross) in zip(blocks, kept, strict=True):
-            block.attn1.processor, block.attn2.processor = own, cross
+        for block, before in zip(blocks, kept, strict=True):
+            block.attn1.processor, block.attn2.processor = before

@@ -7,8 +7,6 @@ from sound to picture, so the sound that it must be given is one silent latent t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 from diffusers import LTX2VideoTransformer3DModel
@@ -16,13 +14,14 @@ from torch import Tensor
 
 from longgen.models.denoise import Job
 from longgen.models.ltx.denoiser import LTXDenoiser
-from longgen.models.ltx.patching import Coordinates, text_mask
-from longgen.models.ltx2.patching import installed
-from longgen.types import Patch
+from longgen.models.ltx.patching import text_mask
+from longgen.models.ltx2.patching import CrossProcessor, SelfProcessor
 
 
 class LTX2Denoiser(LTXDenoiser):
     """An LTX-2 checkpoint conditioned on prompts."""
+
+    processors = (SelfProcessor, CrossProcessor)
 
     def predict(self, transformer: LTX2VideoTransformer3DModel, x: Tensor, jobs: Sequence[Job]) -> Tensor:
         config, text = transformer.config, self.tokens(jobs)
@@ -48,8 +47,3 @@ class LTX2Denoiser(LTXDenoiser):
         )[0]
         p_t, p, _ = self.info.patch
         return self.model.pipe._unpack_latents(out, frames, height, width, p, p_t)
-
-    def install(
-        self, transformer: LTX2VideoTransformer3DModel, patch: Patch, attention: bool
-    ) -> AbstractContextManager[Coordinates]:
-        return installed(transformer, patch, self.stage, attention, partial(self.model.seconds, fps=self.fps))

@@ -20,6 +20,7 @@ class LTX2Model(LTXModel):
     """LTX-2: LTX-Video's packing, schedule and decoding; text through connectors; the video part alone."""
 
     describe = staticmethod(describe)
+    idle = frozenset({"audio_vae", "vocoder"})
 
     @staticmethod
     def kind(info: ModelInfo, path: Path) -> Any:

@@ -2,22 +2,18 @@
 
 A pair that turns together is two halves of a head apart (`split`) where LTX-Video's are neighbours. Queries and keys
 are reordered alike, which no product of them notices, so LTX-Video's tables and patches serve. Knows
-LTX2VideoTransformer3DModel's processors. Does not know guidance or schedules.
+LTX2VideoTransformer3DModel's attention. Does not know guidance or schedules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import LTX2VideoTransformer3DModel
 from torch import Tensor
 
 from longgen.models.ltx import patching as ltx
-from longgen.models.patching import Part, Stage, project_out
-from longgen.types import Patch
+from longgen.models.patching import Part, project_out
 
 
 class SelfProcessor(ltx.SelfProcessor):
@@ -78,27 +74,3 @@ def gated_out(attn: Any, hidden: Tensor, out: Tensor) -> Tensor:
     if attn.to_gate_logits is not None:
         out = out * (2.0 * torch.sigmoid(attn.to_gate_logits(hidden)))[..., None]
     return project_out(attn, out, hidden.dtype)
-
-
-@contextmanager
-def installed(
-    transformer: LTX2VideoTransformer3DModel,
-    patch: Patch,
-    stage: Stage,
-    attention: bool,
-    seconds: Callable[[Tensor], Tensor],
-) -> Iterator[ltx.Coordinates]:
-    """Puts processors in place and takes them off again, whatever happens inside; as for LTX-Video."""
-    attention = attention or patch.freqs is not None or patch.positions is not None
-    blocks, config = transformer.transformer_blocks, transformer.config
-    coordinates = ltx.Coordinates(patch, config.num_attention_heads * config.attention_head_dim, seconds)
-    kept = [(block.attn1.processor, block.attn2.processor) for block in blocks]
-    try:
-        for layer, block in enumerate(blocks):
-            if attention:
-                block.attn1.processor = SelfProcessor(stage, patch, layer, coordinates=coordinates)
-            block.attn2.processor = CrossProcessor(stage, patch, layer, inner=block.attn2.processor)
-        yield coordinates
-    finally:
-        for block, (own, cross) in zip(blocks, kept, strict=True):
-            block.attn1.processor, block.attn2.processor = own, cross
