@@ -20,7 +20,7 @@ from longgen.runtime.cost import Cost, estimate
 from longgen.runtime.sources import FIELDS, Source, check_control, check_image, continued, digests, levels, look, moved
 from longgen.runtime.sources import notes as source_notes
 from longgen.runtime.stretches import Stretch, longest, stretches
-from longgen.story.schedules import build
+from longgen.story.schedules import Ramps, build
 from longgen.types import LatentGrid, ModelInfo, Timeline
 
 
@@ -58,11 +58,15 @@ class Plan:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
+    def prompts(self) -> Ramps:
+        """Which text each latent sees."""
+        return _prompts(self.request, self.timeline, self.grid, self.guidance, self.negative)
+
+    @cached_property
     def cost(self) -> Cost:
         """Calls, FLOPs and memory. The loop is walked for it without a model, so only where somebody asks."""
         parts = stretches(self.timeline, self.grid, self.seed)
-        prompts = build(self.timeline, self.request.schedule, self.grid.stride, self.guidance, self.negative)
-        return estimate(self.composition, self.grid, self.info, self.request, self.steps, prompts, parts)
+        return estimate(self.composition, self.grid, self.info, self.request, self.steps, self.prompts, parts)
 
     @property
     def made(self) -> int:
@@ -150,7 +154,7 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     notes = [*source_notes(source, video, size, frames), *fitted, *_notes(request, info, grid, made, composition)]
     notes += _loop_notes(info, composition, parts, timeline)
     negative = info.negative_prompt if request.negative_prompt is None else request.negative_prompt
-    prompts = build(timeline, request.schedule, grid.stride, guidance, negative)
+    prompts = _prompts(request, timeline, grid, guidance, negative)
     shift = request.flow_shift or info.flow_shift
     _check_schedule(request.schedule, info, composition, prompts)
     return Plan(
@@ -173,6 +177,10 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
         control_levels=levels(request, info, frames),
         files=digests(request),
     )
+
+
+def _prompts(request: Request, timeline: Timeline, grid: LatentGrid, guidance: float, negative: str) -> Ramps:
+    return build(timeline, request.schedule, grid.stride, guidance, negative, grid.lead_pad)
 
 
 def _check_schedule(name: str, info: ModelInfo, composition: Composition, prompts: Any) -> None:

@@ -21,7 +21,6 @@ from longgen.runtime.run import Job, Outcome, execute
 from longgen.runtime.sample import Sampler, conditions, texts
 from longgen.runtime.sidecar import Sidecar, sidecar_path, write_json
 from longgen.story.reroll import Kept, KeptModel, free_latents
-from longgen.story.schedules import build
 from longgen.story.timeline import find
 from longgen.types import Timeline
 
@@ -75,13 +74,12 @@ def reroll(session: Session, run: Sidecar, plan: Plan, index: int, job: Job) -> 
     The outcome's sidecar tells under `reroll` which latents were free, and which frames changed.
     """
     model = session.model
-    schedule = build(plan.timeline, plan.request.schedule, plan.grid.stride, plan.guidance, plan.negative)
-    model.prepare(texts(plan, schedule))
+    model.prepare(texts(plan, plan.prompts))
     before = read_latents(latents_beside(run), plan, model)
-    free = free_latents(schedule, index, plan.grid.frames)
+    free = free_latents(plan.prompts, index, plan.grid.frames)
     kept = Kept(before, _first_noise(plan, run, model), free)
     pinned = KeptModel(model, kept, skip=not plan.composition.chain)
-    outcome = execute(plan, pinned, conditions(plan, schedule), replace(job, keep=True), session.hashes)
+    outcome = execute(plan, pinned, conditions(plan), replace(job, keep=True), session.hashes)
     assert outcome.latents is not None
     after = kept.put(outcome.latents, range(plan.grid.frames), before)
     shot = plan.timeline.shots[index]

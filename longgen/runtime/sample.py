@@ -104,7 +104,7 @@ class Sampler:
         edits, loop = self.plan.composition.stabilisers, self.plan.composition.loop
         if not edits or loop.info.finality == "stream":
             return tuple(events)
-        told = spans(self.plan.timeline, self.plan.grid.stride)
+        told = spans(self.plan.timeline, self.plan.grid.stride, self.plan.grid.lead_pad)
         inside = [(max(a, part.start), min(b, part.stop)) for a, b in told if a < part.stop and b > part.start]
         stabilise = _chained([m.stabilise for m in edits])
 
@@ -148,7 +148,7 @@ class Sampler:
             lead = min(max(0, part.lead - start), lead)
         draw = self.plan.composition.noise.noise if self.plan.composition.noise else latent_noise
         grid = self.plan.grid.with_frames(part.frames)
-        parts = part.seeds(self.plan.timeline, grid.stride, start, start + lead) if lead or self.init is None else []
+        parts = part.seeds(self.plan.timeline, grid, start, start + lead) if lead or self.init is None else []
         drawn = [draw(grid, seed, a, b) for seed, a, b in parts]
         if self.init is not None:
             drawn.append(self.init[:, :, start + lead + part.first : min(part.stop, stop + part.first)])
@@ -198,12 +198,7 @@ class Sampler:
 
 def conditions(plan: Plan, prompts: PromptSchedule | None = None, **media: Tensor | None) -> Conditions:
     """What the denoiser is told: the plan's timeline as a prompt schedule, image and control if given."""
-    if prompts is None:
-        from longgen.story.schedules import build
-
-        request = plan.request
-        prompts = build(plan.timeline, request.schedule, plan.grid.stride, plan.guidance, plan.negative)
-    return Conditions(prompts, seed=plan.seed, fps=plan.fps, **media)
+    return Conditions(plan.prompts if prompts is None else prompts, seed=plan.seed, fps=plan.fps, **media)
 
 
 def texts(plan: Plan, prompts: PromptSchedule) -> list[str]:

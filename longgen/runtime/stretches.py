@@ -64,14 +64,15 @@ class Stretch:
         """Windows [a, b) of the loop in the video's indices."""
         return [(max(a + self.first, self.start), b + self.first) for a, b in windows]
 
-    def seeds(self, timeline: Timeline, stride: int, start: int, stop: int) -> list[tuple[int, int, int]]:
+    def seeds(self, timeline: Timeline, grid: LatentGrid, start: int, stop: int) -> list[tuple[int, int, int]]:
         """Noise of the loop's latents [start, stop) by seed: (seed, a, b), a shot's own seed where it has one.
 
         What is dropped, and what a queue feeds past the end, goes with the shot beside it.
         """
         a, b = start + self.first, stop + self.first
         inside = min(max(a, self.start), self.stop - 1), max(min(b, self.stop), self.start + 1)
-        parts = [(seed, i - self.first, j - self.first) for seed, i, j in seeds(timeline, stride, self.seed, *inside)]
+        told = seeds(timeline, grid.stride, self.seed, *inside, grid.lead_pad)
+        parts = [(seed, i - self.first, j - self.first) for seed, i, j in told]
         parts[0] = (parts[0][0], start, parts[0][2])
         parts[-1] = (parts[-1][0], parts[-1][1], stop)
         return parts
@@ -85,11 +86,11 @@ def stretches(timeline: Timeline, grid: LatentGrid, seed: int) -> tuple[Stretch,
     """
     unit = grid.patch[0]
     lead = -(-(grid.lead_pad + 1) // unit) * unit
-    at = sorted({-(-cut // unit) * unit for cut in cuts(timeline, grid.stride) if cut > 0})
+    at = sorted({-(-cut // unit) * unit for cut in cuts(timeline, grid.stride, grid.lead_pad) if cut > 0})
     edges = [0, *(a for a in at if a < grid.frames), grid.frames]
     found = [Stretch(0, edges[1], 0, seed)]
     for k, (start, stop) in enumerate(pairwise(edges[1:]), 1):
-        own = seeds(timeline, grid.stride, apart(seed, k), start, start + 1)[0][0]
+        own = seeds(timeline, grid.stride, apart(seed, k), start, start + 1, grid.lead_pad)[0][0]
         found.append(Stretch(start, stop, lead, own))
     return tuple(found)
 

@@ -264,7 +264,7 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
     """
     share, spread = hits / count, z * z / count
     middle, reach = share + spread / 2, z * (share * (1 - share) / count + spread / 4 / count) ** 0.5
-    return (middle - reach) / (1 + spread), (middle + reach) / (1 + spread)
+    return max(0.0, (middle - reach) / (1 + spread)), min(1.0, (middle + reach) / (1 + spread))
 
 
 Sampler = Callable[[Sequence[str]], Sequence[Array]]

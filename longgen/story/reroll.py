@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longgen.protocols import Conditions, Deal, Denoiser, Model, Solver
-from longgen.story.schedules import Ramps, centre
+from longgen.story.schedules import Ramps
 from longgen.types import Call, LatentGrid, Patch, add_noise
 
 
@@ -24,7 +24,7 @@ def free_latents(schedule: Ramps, shot: int, frames: int) -> Tensor:
 
     Each by itself, also where a window sees one text: which window a latent lies in is the loop's affair.
     """
-    return schedule.weights_at([centre(i, schedule.stride) for i in range(frames)])[:, shot] > 0
+    return schedule.weights_at([schedule.centre(i) for i in range(frames)])[:, shot] > 0
 
 
 class Kept:

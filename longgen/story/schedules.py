@@ -23,33 +23,38 @@ from longgen.protocols import Setting
 from longgen.types import Level, Mix, Timeline
 
 
-def centre(latent: int, stride: int) -> float:
+def centre(latent: int, stride: int, lead: int = 0) -> float:
     """Middle of the pixel frames of a latent: latent 0 is frame 0, latent i is frames (i − 1)·s + 1 … i·s.
 
-    >>> [centre(i, 4) for i in range(3)]
-    [0.0, 2.5, 6.5]
+    `lead` latents in front are denoised and never decoded; they go with frame 0.
+
+    >>> [centre(i, 4) for i in range(3)], [centre(i, 4, lead=1) for i in range(3)]
+    ([0.0, 2.5, 6.5], [0.0, 0.0, 2.5])
     """
-    return latent * stride - (stride - 1) / 2 if latent else 0.0
+    shown = latent - lead
+    return shown * stride - (stride - 1) / 2 if shown > 0 else 0.0
 
 
-def latents_of(frames: int, stride: int) -> int:
+def latents_of(frames: int, stride: int, lead: int = 0) -> int:
     """T, the fewest latents that decode to at least `frames` pixel frames."""
-    return -(-(frames - 1) // stride) + 1
+    return -(-(frames - 1) // stride) + 1 + lead
 
 
-def spans(timeline: Timeline, stride: int) -> list[tuple[int, int]]:
+def spans(timeline: Timeline, stride: int, lead: int = 0) -> list[tuple[int, int]]:
     """Latents [a, b) of every shot: those whose centre lies in the shot's frames. They tile [0, T)."""
-    total = latents_of(timeline.frames, stride)
-    starts = [math.ceil((s.start + (stride - 1) / 2) / stride) if s.start else 0 for s in timeline.shots]
+    total = latents_of(timeline.frames, stride, lead)
+    starts = [lead + math.ceil((s.start + (stride - 1) / 2) / stride) if s.start else 0 for s in timeline.shots]
     return list(zip(starts, [*starts[1:], total]))
 
 
-def cuts(timeline: Timeline, stride: int) -> tuple[int, ...]:
+def cuts(timeline: Timeline, stride: int, lead: int = 0) -> tuple[int, ...]:
     """First latents of the shots that are entered by a hard cut."""
-    return tuple(a for s, (a, _) in zip(timeline.shots, spans(timeline, stride)) if s.transition == "cut" and a)
+    return tuple(a for s, (a, _) in zip(timeline.shots, spans(timeline, stride, lead)) if s.transition == "cut" and a)
 
 
-def seeds(timeline: Timeline, stride: int, seed: int, start: int, stop: int) -> list[tuple[int, int, int]]:
+def seeds(
+    timeline: Timeline, stride: int, seed: int, start: int, stop: int, lead: int = 0
+) -> list[tuple[int, int, int]]:
     """Noise of latents [start, stop) by seed: (seed, a, b), a shot's own seed where it has one.
 
     >>> from longgen.types import Shot
@@ -58,7 +63,7 @@ def seeds(timeline: Timeline, stride: int, seed: int, start: int, stop: int) -> 
     [(0, 0, 3), (7, 3, 5)]
     """
     parts: list[tuple[int, int, int]] = []
-    for shot, (a, b) in zip(timeline.shots, spans(timeline, stride)):
+    for shot, (a, b) in zip(timeline.shots, spans(timeline, stride, lead)):
         own = seed if shot.seed is None else shot.seed
         # Indices before the first latent and past the last (queues, whole patches) go with the shot beside them.
         a = start if shot is timeline.shots[0] else max(a, start)
@@ -79,7 +84,7 @@ class Ramps:
     w_k = p_k · Π_{j>k} (1 − p_j), p_0 = 1, so weights sum to 1 and every transition is monotone.
 
     Args:
-        timeline, stride: shots in pixel frames, and pixel frames per latent.
+        timeline, stride, lead: shots in pixel frames, pixel frames per latent, latents that are never decoded.
         guidance, negative: used where a shot sets none.
         space: "text" mixes embeddings, "output" mixes clean estimates (one model run per text in use).
         spherical: mix embeddings on the sphere.
@@ -96,12 +101,13 @@ class Ramps:
         guidance: float,
         negative: str,
         *,
+        lead: int = 0,
         space: Literal["text", "output"] = "text",
         spherical: bool = False,
         length: float | None = 0,
         keys: bool = False,
     ) -> None:
-        self.timeline, self.stride, self.scale = timeline, stride, guidance
+        self.timeline, self.stride, self.lead, self.scale = timeline, stride, lead, guidance
         self.space, self.spherical, self.length, self.keys = space, spherical, length, keys
         shots = timeline.shots
         self.texts: tuple[str, ...] = tuple(dict.fromkeys(s.prompt for s in shots))
@@ -125,9 +131,22 @@ class Ramps:
         length = (shot.stop - shot.start) / 4 if self.length is None else self.length
         return shot.start, shot.start + min(length, shot.stop - shot.start)
 
+    def centre(self, latent: int) -> float:
+        """Middle of a latent's pixel frames."""
+        return centre(latent, self.stride, self.lead)
+
+    def middle(self, frames: tuple[int, ...]) -> float:
+        """The median, which latents that a window only keeps for context (anchors, retained ones) hardly move."""
+        return median(self.centre(i) for i in frames)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Latents [a, b) of every shot."""
+        return spans(self.timeline, self.stride, self.lead)
+
     def shot_weights(self, frames: tuple[int, ...]) -> Tensor:
         """[T, shots] in fp64; rows sum to 1."""
-        return self.weights_at([centre(i, self.stride) for i in frames])
+        return self.weights_at([self.centre(i) for i in frames])
 
     def weights_at(self, times: Sequence[float]) -> Tensor:
         """[len(times), shots] in fp64 at these pixel frames."""
@@ -155,14 +174,14 @@ class Ramps:
         return (self.shot_weights(frames) @ torch.tensor(scales, dtype=torch.float64)).float()
 
     def _shot_in_the_middle(self, frames: tuple[int, ...]) -> int:
-        return self.timeline.shots.index(self.timeline.at(int(_middle(frames, self.stride))))
+        return self.timeline.shots.index(self.timeline.at(int(self.middle(frames))))
 
 
 class PerWindow(Ramps):
     """One text for the whole of a call: that of its middle. What tools with a prompt per window do."""
 
     def shot_weights(self, frames: tuple[int, ...]) -> Tensor:
-        return self.weights_at([_middle(frames, self.stride)]).expand(len(frames), -1)
+        return self.weights_at([self.middle(frames)]).expand(len(frames), -1)
 
 
 class Inject(Ramps):
@@ -181,14 +200,15 @@ class Inject(Ramps):
     def __init__(
         self,
         *common: Any,
+        lead: int = 0,
         variant: Literal["paper", "code"] = "paper",
         low: float = 0.7,
         high: float = 0.9,
         split: float = 0.5,
     ) -> None:
-        super().__init__(*common)
+        super().__init__(*common, lead=lead)
         self.low, self.high, self.split = low, high, split
-        self._spans = spans(self.timeline, self.stride)
+        self._spans = self.spans
         shots = self.timeline.shots
         since = [k for k, shot in enumerate(shots) if not k or shot.transition == "cut"]  # where a cut begins anew
         firsts = [max(k for k in since if k <= j) for j in range(len(shots))]
@@ -202,7 +222,7 @@ class Inject(Ramps):
         if shot.transition != "continue" or length < 2:
             return super().ramp(k)
         first = self._spans[k][0] - (length + 1) // 2
-        return centre(first, self.stride), centre(first + length - 1, self.stride)
+        return self.centre(first), self.centre(first + length - 1)
 
     def mix(self, frames: tuple[int, ...], level: Level) -> Mix:
         mixed = super().mix(frames, level)
@@ -229,8 +249,8 @@ class Relay(Ramps):
         tail: latents over which the soft edge falls; 0 for the hard edge.
     """
 
-    def __init__(self, *common: Any, shared: str = "", epsilon: float = 1e-3, tail: float = 0.0) -> None:
-        super().__init__(*common)
+    def __init__(self, *common: Any, lead: int = 0, shared: str = "", epsilon: float = 1e-3, tail: float = 0.0) -> None:
+        super().__init__(*common, lead=lead)
         self._locals, self._off = len(self.texts), len(self.texts) == 1
         if shared and not self._off:
             self.texts = (shared, *self.texts)
@@ -241,7 +261,7 @@ class Relay(Ramps):
         """C [T, shots] ≥ 0 in fp64."""
         at = torch.tensor(frames, dtype=torch.float64)
         columns = []
-        for start, stop in spans(self.timeline, self.stride):
+        for start, stop in self.spans:
             middle, half = (start + stop - 1) / 2, max((stop - start) // 2 - 2, 0)
             columns.append(((at - middle).abs() - half).relu() ** 2 / (2 * self.sigma**2))
         return torch.stack(columns, 1)
@@ -253,11 +273,6 @@ class Relay(Ramps):
         local = torch.stack([penalty[:, ours[:, j]].amin(1) for j in range(self._locals)], 1)
         free = local.new_zeros(len(frames), len(self.texts) - self._locals)
         return Mix(torch.cat([free, local], 1).float(), "bias")
-
-
-def _middle(frames: tuple[int, ...], stride: int) -> float:
-    """The median, which latents that a window only keeps for context (anchors, retained ones) hardly move."""
-    return median(centre(i, stride) for i in frames)
 
 
 def _progress(centres: Tensor, start: float, stop: float) -> Tensor:
@@ -330,7 +345,9 @@ def check_heard(timeline: Timeline, stride: int, places: Sequence[str] = ()) -> 
             )
 
 
-def build(timeline: Timeline, name: str, stride: int, guidance: float, negative: str = "", **options: Any) -> Ramps:
+def build(
+    timeline: Timeline, name: str, stride: int, guidance: float, negative: str = "", lead: int = 0, **options: Any
+) -> Ramps:
     """The prompt schedule called `name`, which may carry options: `travel:keys=true`, `relay:tail=2,epsilon=0.01`.
 
     Args:
@@ -338,6 +355,7 @@ def build(timeline: Timeline, name: str, stride: int, guidance: float, negative:
         stride: pixel frames per latent (4 Wan, 8 LTX).
         guidance: scale of classifier-free guidance where a shot sets none.
         negative: negative prompt where a shot sets none.
+        lead: first latents that are never decoded.
         options: of the schedule, see `SCHEDULES`.
 
     Raises:
@@ -351,7 +369,7 @@ def build(timeline: Timeline, name: str, stride: int, guidance: float, negative:
         _check_option(f"{name}.{option}", kind.options[option], value)
     check_heard(timeline, stride)
     settings = {option: setting.default for option, setting in kind.options.items()}
-    return kind.make(timeline, stride, guidance, negative, **{**settings, **kind.fixed, **options})
+    return kind.make(timeline, stride, guidance, negative, lead=lead, **{**settings, **kind.fixed, **options})
 
 
 def parse_name(text: str, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:

@@ -103,7 +103,7 @@ def test_stretches_tile_the_video_on_the_grid(unit: int, lead_pad: int) -> None:
     timeline = Timeline(SHOTS, 16)
     grid = LatentGrid(22, 2, 1, 1, 4, (unit, 1, 1), lead_pad)
     parts = stretches(timeline, grid, 3)
-    assert [p.start for p in parts] == [0, *(-(-a // unit) * unit for a, _ in spans(timeline, 4)[1:])]
+    assert [p.start for p in parts] == [0, *(-(-a // unit) * unit for a, _ in spans(timeline, 4, lead_pad)[1:])]
     assert all(a.stop == b.start for a, b in pairwise(parts)) and parts[-1].stop == 22
     assert all(p.lead % unit == 0 and p.lead > lead_pad for p in parts[1:]) and parts[0].lead == 0
     assert [p.seed for p in parts[:2]] == [3, 9] and parts[2].seed not in (3, 9)
@@ -125,11 +125,21 @@ def test_shots_of_a_stretch_draw_from_their_own_seeds() -> None:
     part = stretches(Timeline(shots, 16), LatentGrid(24, 2, 1, 1, 4), 0)[1]
     for start in range(-2, 18):
         for stop in range(start + 1, 20):
-            parts = part.seeds(Timeline(shots, 16), 4, start, stop)
+            parts = part.seeds(Timeline(shots, 16), LatentGrid(24, 2, 1, 1, 4), start, stop)
             assert parts[0][1] == start and parts[-1][2] == stop
             assert all(a[2] == b[1] for a, b in pairwise(parts))
             own = [seed for seed, a, b in parts for _ in range(a, b)]
             assert own == [5 if i > 8 else part.seed for i in range(start, stop)]
+
+
+def test_a_latent_that_is_never_decoded_moves_no_cut() -> None:
+    """CogVideoX 1.5 denoises one in front: what frame 29 shows is one latent later."""
+    plain, led = (stretches(TWO, LatentGrid(16 + n, 2, 1, 1, 4, lead_pad=n), 0) for n in (0, 1))
+    assert plain[1].start == 8 and led[1].start == 9 and led[1].lead == 2
+    shots = (Shot("a", 0, 29, "a"), Shot("b", 29, 61, "b", seed=5))
+    part = stretches(Timeline(shots, 16), LatentGrid(17, 2, 1, 1, 4, lead_pad=1), 0)[0]
+    grid = LatentGrid(17, 2, 1, 1, 4, lead_pad=1)
+    assert part.seeds(Timeline(shots, 16), grid, 0, 17) == [(0, 0, 9), (5, 9, 17)]
 
 
 def test_noise_by_video_index_is_the_noise_of_the_loops(session: Session) -> None:

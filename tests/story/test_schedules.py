@@ -50,6 +50,25 @@ def test_latents_cover_their_pixel_frames(stride: int) -> None:
 
 
 @light
+@given(told=stories(), name=st.sampled_from(sorted(SCHEDULES)), lead=st.integers(1, 3))
+def test_latents_that_are_never_decoded_go_with_the_first_frame(
+    told: tuple[Timeline, int], name: str, lead: int
+) -> None:
+    """Decoded latents are told what they are told without them."""
+    timeline, stride = told
+    plain, led = (build(timeline, name, stride, 5.0, lead=n) for n in (0, lead))
+    assert [(a, b) for a, b in led.spans][1:] == [(a + lead, b + lead) for a, b in plain.spans][1:]
+    frames = tuple(range(latents_of(timeline.frames, stride)))
+    shifted = tuple(i + lead for i in frames)
+    if name in ("relay", "inject"):  # which measure in latents: the first shot has more of them
+        assert led.mix(shifted, level(0.8)).weights.shape == plain.mix(frames, level(0.8)).weights.shape
+        return
+    assert torch.equal(led.mix(shifted, level(0.8)).weights, plain.mix(frames, level(0.8)).weights)
+    one = (*range(lead), lead)
+    assert torch.equal(led.mix(one, level(0.8)).weights[:1], led.mix(one, level(0.8)).weights[-1:])
+
+
+@light
 @given(stories())
 def test_spans_tile_and_agree_with_the_timeline(story: tuple[Timeline, int]) -> None:
     timeline, stride = story
