@@ -219,6 +219,19 @@ def matrix(folder: Path, args: list[str]) -> list[str]:
     return [*lines, "", *(f"{i}. {why}" for i, why in enumerate(reasons, 1))]
 
 
+def methods(folder: Path, args: list[str]) -> list[str]:
+    """Every method: what it is, which slots it fills, what it costs."""
+    from longgen import registry
+
+    def cells(name: str) -> list[str]:
+        info = registry.method(name).info
+        page = f"[`{name}`]({name}.md)"
+        paper = f"[{info.paper}](https://arxiv.org/abs/{info.paper})" if info.paper[:1].isdigit() else info.paper or "–"
+        return [page, info.title, " ".join(info.slots), info.cost, paper]
+
+    return table(("method", "what it does", "slots", "cost", "paper"), (cells(name) for name in registry.METHODS))
+
+
 def laws(folder: Path, args: list[str]) -> list[str]:
     """Law × method, from declarations: ✓ holds, with its settings; e exempt, with the reason below."""
     from longgen import registry
@@ -243,6 +256,7 @@ TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
     "vae": vae,
     **speed_tables.TABLES,
     "matrix": matrix,
+    "methods": methods,
     "laws": laws,
     "validation": validation,
     "doses": doses,
