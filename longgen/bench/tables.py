@@ -6,13 +6,11 @@ Knows rows and Markdown. A test fails when a page and the rows disagree.
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
-from longgen.bench import speed_tables, story_tables
-from longgen.bench.markdown import Row, half_interval, load, share, table
-from longgen.bench.quality import idle
+from longgen.bench import quality_tables, speed_tables, story_tables
+from longgen.bench.markdown import Row, load, table
 
 MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+)(?P<args>[^>]*) -->\n)(?P<body>.*?)(<!-- end -->)", re.S)
 
@@ -38,57 +36,6 @@ def filled(text: str, folder: Path) -> str:
         return found[1] + "\n".join(lines) + "\n" + found[5]
 
     return MARK.sub(fill, text)
-
-
-# ---------------------------------------------------------------------------------------------------------- quality
-
-
-def _videos(row: Row) -> dict[int, Row]:
-    return {int(i): v for i, v in row["videos"].items()}
-
-
-def _mean(values: list[float]) -> str:
-    """Mean ± half a 95 % interval."""
-    if len(values) < 2:
-        return "–"
-    return f"{statistics.fmean(values):.3f} ± {half_interval(values):.3f}"
-
-
-def quality(folder: Path, args: list[str]) -> list[str]:
-    """One length (`frames=N`): every method, means with intervals, and path drift paired with `direct`."""
-    frames = int(dict(a.split("=") for a in args)["frames"])
-    rows = [r for r in load(folder, "quality") if r["frames"] == frames]
-    base = next((_videos(r) for r in rows if r["method"] == "direct"), {})
-    head = ("method", "videos", "kept", "shape", "motion", "path drift", "paired with direct", "hue drift", "jumps")
-    return table((*head, "frozen", "repetition"), (_quality_row(r, base) for r in rows))
-
-
-def _quality_row(row: Row, base: dict[int, Row]) -> list[str]:
-    videos = _videos(row)
-    if idle(row["videos"]):
-        return [f"`{row['method']}`", str(len(videos)), "the bits of `direct`", *["–"] * 8]
-    read = list(videos.values())
-    pairs = [(v, base[i]) for i, v in videos.items() if i in base and row["method"] != "direct"]
-    both = [(_drift(a, "path"), _drift(b, "path")) for a, b in pairs]
-    diffs = [a - b for a, b in both if a is not None and b is not None]
-    return [
-        f"`{row['method']}`",
-        str(len(read)),
-        share(sum(v["kept"] for v in read), len(read)),
-        _mean([v["shape"] for v in read]),
-        _mean([v["motion"] for v in read]),
-        _mean([d for v in read if (d := _drift(v, "path")) is not None]),
-        _mean(diffs) if diffs else "–",
-        _mean([d for v in read if (d := _drift(v, "colour")) is not None]),
-        f"{statistics.fmean(v['jumps'] for v in read):.2f}",
-        f"{statistics.fmean(v['freeze'] for v in read):.1f}",
-        f"{statistics.fmean(v['repetition'] for v in read):.2f}",
-    ]
-
-
-def _drift(video: Row, name: str) -> float | None:
-    value = video["drift"].get(name)
-    return None if value is None or value != value else float(value)
 
 
 # ------------------------------------------------------------------------------------------------- model
@@ -251,7 +198,7 @@ def laws(folder: Path, args: list[str]) -> list[str]:
 
 
 TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
-    "quality": quality,
+    **quality_tables.TABLES,
     "model": model,
     "vae": vae,
     **speed_tables.TABLES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +59,27 @@ def test_a_row_grows_by_what_several_writers_find(tmp_path: Path) -> None:
     one.add({"method": "direct"}, {"videos": {"0": 1.0}}, grow="videos")
     other.add({"method": "direct"}, {"videos": {"1": 2.0}}, grow="videos")
     assert one.get(method="direct")["videos"] == {"0": 1.0, "1": 2.0}
+
+
+def video(kept: bool, path: float, jumps: int) -> dict[str, Any]:
+    """A reading of `bench quality`."""
+    shown = {"shape": 1.0, "motion": 1.0, "freeze": 0, "repetition": 0.0}
+    return {"kept": kept, "drift": {"path": path, "colour": 0.0}, "jumps": jumps, **shown}
+
+
+def test_only_what_is_surely_worse_is_told_apart(tmp_path: Path) -> None:
+    """Kept first, then drift among those that keep, then jumps; video by video, so that hard prompts do not blur it."""
+    hard = [0.3 * (i % 2) for i in range(10)]
+    rows = {
+        "best": [video(True, 0.01 + h, 0) for h in hard],
+        "same": [video(True, 0.01 + h + 0.01 * (-1) ** i, 0) for i, h in enumerate(hard)],
+        "drifts": [video(True, 0.04 + h, 0) for h in hard],
+        "jumps": [video(True, 0.01 + h, 3) for h in hard],
+        "frozen": [video(False, 0.0, 0) for _ in hard],
+    }
+    for name, told in rows.items():
+        key = {"method": name, "frames": 129, "steps": 16, "dtype": "fp32", "model_hash": "x"}
+        Rows("quality", tmp_path).add(key, {"videos": {str(i): v for i, v in enumerate(told)}}, grow="videos")
+    few = {"method": "few", "frames": 129, "steps": 16, "dtype": "fp32", "model_hash": "x"}
+    Rows("quality", tmp_path).add(few, {"videos": {"0": video(True, 0.0, 0)}}, grow="videos")
+    assert TABLES["quality-ties"](tmp_path, [])[2] == "| 129 | 10 | `best` `same` |"
