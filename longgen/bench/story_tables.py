@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from longgen.bench.markdown import Row, half_interval, load, table
+from longgen.bench.story import CELLS
 from longgen.bench.story_scores import ATTRIBUTES
 from longgen.shapes.judge import wilson
 
@@ -102,12 +103,16 @@ def _percent(value: float, half: float) -> str:
 
 
 def choose(folder: Path, transition: str) -> Cell | None:
-    """The schedule and method with the largest share of frames right in all four words on the half that chooses, among
-    those measured on the most stories."""
+    """On the half that chooses, and among what was measured on the most stories: the simplest schedule and method (the
+    first of `bench.story.CELLS`) whose share of frames right in all four words is not surely below the largest."""
     found = {c: s for c, s in cells(folder, 0).items() if c[0] == transition}
     most = max((len(s) for s in found.values()), default=0)
-    merits = {c: statistics.fmean(t["told"] for t in s.values()) for c, s in found.items() if len(s) == most}
-    return max(merits, key=lambda c: merits[c], default=None)
+    found = {c: s for c, s in found.items() if len(s) == most}
+    if not found:
+        return None
+    best = max(found.values(), key=lambda stories: statistics.fmean(t["told"] for t in stories.values()))
+    tied = (c for c, (behind, half) in ((c, _behind(best, s)) for c, s in found.items()) if behind + half >= 0)
+    return min(tied, key=lambda c: CELLS.index(c) if c in CELLS else len(CELLS))
 
 
 def choice(folder: Path, args: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 
 from longgen.bench.markdown import half_interval
 from longgen.bench.rows import Rows
-from longgen.bench.story import CELLS, Tale, tell
+from longgen.bench.story import CELLS, DEFAULT, Tale, tell
 from longgen.bench.story_scores import ATTRIBUTES, Score, change, changed, labels, score, shares
 from longgen.bench.story_tables import TABLES, cells, choose, ratio
 from longgen.core.noise import generator
@@ -139,6 +139,19 @@ def test_one_half_chooses_and_the_other_reports(tmp_path: Path) -> None:
     first = TABLES["story"](tmp_path, ["transition=cut"])[2]
     assert first.startswith("| `direct` | `relay` | 3 | 88.7 ± 3.1 %") and "100 % (44–100)" in first
     assert "**no**" in TABLES["story-counts"](tmp_path, [])[2]
+
+
+def test_a_tie_goes_to_the_simpler(tmp_path: Path) -> None:
+    """Better on average, but not surely: `hold` stays. Surely better, by as much: it goes."""
+    told = {"hold": (0.6, 0.8, 0.6), "blend": (0.9, 0.6, 0.7), "relay:tail=2": (0.68, 0.88, 0.67)}
+    for name in ("blend", "hold", "relay:tail=2"):
+        if name == "relay:tail=2":
+            assert choose(tmp_path, "continue") == ("continue", "hold", DEFAULT)
+        key = {"shots": 2, "transition": "continue", "schedule": name, "method": DEFAULT, "shot_frames": 24}
+        stories = {str(2 * i): story(value) for i, value in enumerate(told[name])}
+        Rows("story", tmp_path).add(key | {"steps": 12, "model_hash": "x"}, {"stories": stories}, grow="stories")
+    told_apart = choose(tmp_path, "continue")
+    assert told_apart == ("continue", "relay:tail=2", DEFAULT)
 
 
 def test_cells_with_fewer_stories_are_not_chosen_and_old_settings_not_shown(tmp_path: Path) -> None:
