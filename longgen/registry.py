@@ -26,12 +26,16 @@ METHODS: dict[str, str] = {
     "lvsa": "longgen.methods.lvsa:Lvsa",
     "miga": "longgen.methods.fifo:Miga",
     "ntk": "longgen.methods.ntk:Ntk",
-    "overview": "longgen.methods.overview:Overview",
     "pi": "longgen.methods.pi:Pi",
     "riflex": "longgen.methods.riflex:Riflex",
     "specmix": "longgen.methods.specmix:SpecMix",
     "ultravico": "longgen.methods.ultravico:UltraViCo",
     "windows": "longgen.methods.windows:Windows",
+}
+
+# Ours: methods that do together what none of them does alone, with their settings, under one name.
+COMPOSITIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wide": ("ultravico,freenoise.noise,windows", {"windows.window_scale": 3.0}),
 }
 
 # diffusers class of the transformer → the family's adapter module (which offers describe() and load()).
@@ -76,4 +80,6 @@ def lookup(table: dict[str, str], kind: str, name: str) -> Any:
 
 def method(name: str) -> Any:
     """The class of a method."""
-    return lookup(METHODS, "method", name)
+    if name not in METHODS:
+        raise unknown("method", name, [*METHODS, *COMPOSITIONS])
+    return load(METHODS[name])

@@ -8,6 +8,7 @@ BENCHES: dict[str, str] = {
     "metrics": "longgen.bench.metrics_validation:run",
     "metrics-judge": "longgen.bench.metrics_judge:run",
     "metrics-cost": "longgen.bench.metrics:run",
+    "choosing": "longgen.bench.quality:choosing",
     "forward": "longgen.bench.forward:run",
     "hour": "longgen.bench.hour:run",
     "memory": "longgen.bench.memory:run",

@@ -28,7 +28,6 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("windows", {}),
     ("windows", {"windows.plan": "uniform"}),
     ("flowlong", {}),
-    ("overview", {}),
     ("freenoise.noise,windows", {}),
     ("freeinit,windows", {}),
     ("fifo", {}),

@@ -7,6 +7,7 @@ first videos have the very latents of `direct` is not run on the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from longgen.api import Session
 from longgen.bench.rows import Rows
 from longgen.cli.progress import say
-from longgen.config import Request
+from longgen.config import Request, parse_settings
 from longgen.core.noise import generator
 from longgen.runtime.run import Job
 from longgen.shapes.grammar import Spec, held_out_specs, seen_specs
@@ -24,11 +25,18 @@ from longgen.types import LoadOptions
 LENGTHS = (33, 65, 129, 257)
 METHODS = (
     "direct", "windows", "freenoise", "freenoise.noise,windows", "freelong", "freelongpp", "specmix", "lvsa",
-    "riflex", "ntk", "pi", "ultravico", "freepca", "freeloc", "flowlong", "overview", "freeinit", "fifo", "miga",
-    "extend", "extend,adain",
+    "riflex", "ntk", "pi", "ultravico", "freepca", "freeloc", "flowlong", "freeinit", "fifo", "miga",
+    "extend", "extend,adain", "wide",
 )  # fmt: skip
 TRIED = 2  # videos that must equal those of `direct` before a method counts as a no-op at native length
 FIRST_SEED = 1000  # video i has seed FIRST_SEED + i, whatever the method and length
+CHOOSING_SEED = 5000
+IDEAS = (  # `wide` with its window, its parts, and what leads without it
+    "direct", "ultravico", "freelongpp", "windows", "freenoise.noise,windows", "fifo",
+    "wide", "wide windows.window_scale=2", "wide windows.window_scale=4",
+    "ultravico,windows windows.window_scale=3", "freenoise.noise,windows windows.window_scale=3",
+    "ultravico,freenoise.noise",
+)  # fmt: skip
 
 
 def specs(count: int, seed: int = 0) -> list[Spec]:
@@ -66,35 +74,72 @@ def run(
 
     Args:
         first: index of the prompt to begin with, so that processes can share the work.
+        methods: `a;b,c;d windows.window_scale=2`: compositions, with settings if any; all by default.
     """
+    told = list(enumerate(specs(prompts)))[first:]
+    _record(rows, told, FIRST_SEED, _listed(methods) or list(METHODS), _lengths(lengths) or LENGTHS, steps, dtype)
+
+
+def choosing(
+    rows: Rows,
+    prompts: int = 6,
+    first: int = 0,
+    steps: int = 16,
+    methods: str = "",
+    lengths: str = "257",
+    dtype: str = "fp32",
+) -> None:
+    """The same for trying ideas, on prompts and seeds that `run` never uses: what is chosen here is reported there."""
+    reported = set(specs(30))
+    told = list(enumerate([spec for spec in specs(60, seed=7) if spec not in reported][:prompts]))[first:]
+    _record(rows, told, CHOOSING_SEED, _listed(methods) or list(IDEAS), _lengths(lengths), steps, dtype)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def _lengths(text: str) -> list[int]:
+    return [int(part) for part in _listed(str(text))]
+
+
+def _record(
+    rows: Rows,
+    told: list[tuple[int, Spec]],
+    seed: int,
+    names: list[str],
+    lengths: Sequence[int],
+    steps: int,
+    dtype: str,
+) -> None:
     session = Session("shapes", LoadOptions(dtype=dtype))
-    names = [m.strip() for m in methods.split(";")] if methods else list(METHODS)
-    frames = [int(n) for n in str(lengths).split(";")] if lengths else list(LENGTHS)
-    for index, spec in list(enumerate(specs(prompts)))[first:]:
-        for length in frames:
+    for index, spec in told:
+        for length in lengths:
             for name in names:
-                _one(rows, session, name, length, index, spec, steps, dtype)
-        say(f"prompt {index + 1} of {prompts}: {spec.prompt}")
+                method, *settings = name.split()
+                asked = Request(
+                    prompt=spec.prompt,
+                    num_frames=length,
+                    num_inference_steps=steps,
+                    method=method,
+                    set=parse_settings(settings),
+                    seed=seed + index,
+                    decode_chunk=16,  # the same frames, and on a CPU convolutions of this size take the fast kernel
+                )
+                key = {"method": name, "frames": length, "steps": steps, "dtype": dtype}
+                _one(rows, session, key | {"model_hash": session.model_hash}, index, asked)
+        say(f"prompt {index + 1}: {spec.prompt}")
 
 
-def _one(rows: Rows, session: Session, name: str, length: int, index: int, spec: Spec, steps: int, dtype: str) -> None:
-    key = {"method": name, "frames": length, "steps": steps, "dtype": dtype, "model_hash": session.model_hash}
+def _one(rows: Rows, session: Session, key: dict[str, Any], index: int, asked: Request) -> None:
     videos = rows.get(**key).get("videos", {})
     if str(index) in videos or idle(videos):
         return
-    asked = Request(
-        prompt=spec.prompt,
-        num_frames=length,
-        num_inference_steps=steps,
-        method=name,
-        seed=FIRST_SEED + index,
-        decode_chunk=16,  # the same frames, and on a CPU convolutions of this size take the fast kernel
-    )
     outcome = session.run(session.plan(asked), Job(keep=True))
-    assert outcome.frames is not None
-    read = reading(judge(outcome.frames, spec.prompt))
-    if length <= session.info.native_frames and name != "direct" and index < TRIED:
-        plain = session.run(session.plan(asked.model_copy(update={"method": "direct"})), Job(keep=True))
+    assert outcome.frames is not None and asked.num_frames is not None
+    read = reading(judge(outcome.frames, asked.prompt))
+    if asked.num_frames <= session.info.native_frames and asked.method != "direct" and index < TRIED:
+        plain = session.run(session.plan(asked.model_copy(update={"method": "direct", "set": {}})), Job(keep=True))
         assert outcome.latents is not None and plain.latents is not None
         read["as_direct"] = torch.equal(outcome.latents, plain.latents)
     rows.add(key, {"videos": {str(index): read}}, grow="videos")

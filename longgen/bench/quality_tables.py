@@ -22,9 +22,10 @@ def _mean(values: list[float]) -> str:
 
 
 def quality(folder: Path, args: list[str]) -> list[str]:
-    """One length (`frames=N`): every method, means with intervals, and path drift paired with `direct`."""
-    frames = int(dict(a.split("=") for a in args)["frames"])
-    rows = [r for r in load(folder, "quality") if r["frames"] == frames]
+    """One length (`frames=N`): every method, means with intervals, and path drift paired with `direct`; of the prompts
+    for choosing with `rows=choosing`."""
+    asked = {"rows": "quality", **dict(a.split("=") for a in args)}
+    rows = [r for r in load(folder, asked["rows"]) if str(r["frames"]) == asked["frames"]]
     base = next((_videos(r) for r in rows if r["method"] == "direct"), {})
     head = ("method", "videos", "kept", "shape", "motion", "path drift", "paired with direct", "hue drift", "jumps")
     return table((*head, "frozen", "repetition"), (_quality_row(r, base) for r in rows))

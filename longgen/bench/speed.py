@@ -31,7 +31,7 @@ from longgen.types import LoadOptions
 
 PROMPT = "a red star drifting right on a navy background"
 PARTNERED = {"adain": "extend,adain", "ditctrl": "windows,ditctrl"}  # methods that do nothing alone
-METHODS = (*(PARTNERED.get(name, name) for name in registry.METHODS), "freenoise.noise,windows")
+METHODS = (*(PARTNERED.get(name, name) for name in registry.METHODS), "freenoise.noise,windows", "wide")
 BASELINES = {"plain-cudnn": "sdpa-cudnn", "plain-flash3": "flash3"}  # row → engine
 
 

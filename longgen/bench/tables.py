@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from longgen.bench import quality_tables, speed_tables, story_tables
 from longgen.bench.markdown import Row, load, table
@@ -167,7 +168,7 @@ def matrix(folder: Path, args: list[str]) -> list[str]:
 
 
 def methods(folder: Path, args: list[str]) -> list[str]:
-    """Every method: what it is, which slots it fills, what it costs."""
+    """Every method and named composition: what it is, which slots it fills, what it costs."""
     from longgen import registry
 
     def cells(name: str) -> list[str]:
@@ -176,7 +177,13 @@ def methods(folder: Path, args: list[str]) -> list[str]:
         paper = f"[{info.paper}](https://arxiv.org/abs/{info.paper})" if info.paper[:1].isdigit() else info.paper or "–"
         return [page, info.title, " ".join(info.slots), info.cost, paper]
 
-    return table(("method", "what it does", "slots", "cost", "paper"), (cells(name) for name in registry.METHODS))
+    def composed(name: str, parts: str, settings: dict[str, Any]) -> list[str]:
+        given = " ".join(f"{key}={value:g}" for key, value in settings.items())
+        return [f"[`{name}`]({name}.md)", f"`{parts}` with `{given}`", "", "", "–"]
+
+    body = [cells(name) for name in registry.METHODS]
+    body += [composed(name, *told) for name, told in registry.COMPOSITIONS.items()]
+    return table(("method", "what it does", "slots", "cost", "paper"), body)
 
 
 def laws(folder: Path, args: list[str]) -> list[str]:

@@ -18,13 +18,17 @@ def methods_command(json_output: Json = False) -> None:
 
     infos = [registry.method(name).info for name in registry.METHODS]
     if json_output:
-        typer.echo(as_json([_method(i) for i in infos]))
+        composed = [{"name": n, "method": m, "set": s} for n, (m, s) in registry.COMPOSITIONS.items()]
+        typer.echo(as_json([*(_method(i) for i in infos), *composed]))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("method", "slots", "cost", "finality", "paper", "what"):
         table.add_column(column, overflow="fold", no_wrap=column in ("method", "paper"))
     for i in infos:
         table.add_row(i.name, " ".join(i.slots), i.cost, i.finality, i.paper or "–", i.title)
+    for name, (parts, settings) in registry.COMPOSITIONS.items():
+        given = " ".join(f"{key}={value:g}" for key, value in settings.items())
+        table.add_row(name, "", "", "", "–", f"{parts} with {given}")
     _print(table)
 
 

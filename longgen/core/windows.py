@@ -28,9 +28,12 @@ SIZE_SETTINGS: dict[str, tuple[Any, str, str, float]] = {
     "stride": (None, "frames", "step between windows", 1),
     "overlap": (None, "frames", "frames shared by neighbours, instead of stride; default: a third of the window", 0),
     "window_latents": (None, "latents", "window length, explicit form", 1),
+    "window_scale": (None, "native lengths", "window length, relative form", 0.1),
     "stride_latents": (None, "latents", "step between windows, explicit form", 1),
     "overlap_latents": (None, "latents", "latents shared by neighbours, explicit form", 0),
 }
+
+WINDOW_FORMS = ("window", "window_latents", "window_scale")  # of which one is given
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ def sizes(settings: Mapping[str, Any], info: ModelInfo) -> Sizes:
     def nearest(latents: float) -> int:
         return math.floor(latents / unit + 0.5) * unit
 
-    name = _one_of(settings, "window", "window_latents")
+    name = _one_of(settings, *WINDOW_FORMS)
     if name == "window":
         window = info.latents_for(int(settings["window"]))
+    elif name == "window_scale":
+        window = max(unit, nearest(settings[name] * info.native_latents))
     else:
         window = round_up(int(settings[name]) if name else info.native_latents)
     name = _one_of(settings, "stride", "overlap", "stride_latents", "overlap_latents")

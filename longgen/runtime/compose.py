@@ -6,7 +6,7 @@ Knows the registry and the declarations of methods. Loads no weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from longgen import registry
-from longgen.core.windows import sizes
+from longgen.core.windows import WINDOW_FORMS, sizes
 from longgen.errors import BadInput, unknown
 from longgen.protocols import CAPABILITIES, Method, Setting
 from longgen.types import Attend, CrossHook, ModelInfo, Patch, Site, Slot, View
@@ -48,6 +48,7 @@ class Composition:
     noise: Method | None = None
     wrapper: Method | None = None
     stabilisers: tuple[Method, ...] = field(default=())
+    given: Mapping[str, Any] = field(default_factory=dict)  # the settings that it was made with, as `--set` takes them
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -70,11 +71,29 @@ class Composition:
             fitted.get(id(self.noise)),
             fitted.get(id(self.wrapper)),
             tuple(fitted[id(m)] for m in self.stabilisers),
+            self.given,
         )
 
     def patch(self, view: View) -> Patch:
         """All changes inside the model, combined into one."""
         return combine([restrict(part.method.patch(view), part.slots) for part in self.parts])
+
+
+def spelled_out(text: str, settings: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """Names of `registry.COMPOSITIONS` in `--method` as the methods that they stand for; settings given win.
+
+    >>> spelled_out("riflex,wide", {"windows.window_scale": 2})
+    ('riflex,ultravico,freenoise.noise,windows', {'windows.window_scale': 2})
+    """
+    methods, own = [], dict[str, Any]()
+    for item in text.split(","):
+        names, theirs = registry.COMPOSITIONS.get(item.strip(), (item, {}))
+        methods.append(names)
+        own |= theirs
+    given, forms = dict(settings or {}), {f"windows.{form}" for form in WINDOW_FORMS}
+    if forms & given.keys():  # another way to say how long a window is
+        own = {key: value for key, value in own.items() if key not in forms}
+    return ",".join(methods), own | given
 
 
 def parse(text: str) -> list[tuple[str, Slot | None]]:
@@ -93,7 +112,7 @@ def parse(text: str) -> list[tuple[str, Slot | None]]:
 
 def compose(text: str, settings: dict[str, Any] | None = None) -> Composition:
     """The composition for `--method` and `--set`; BadInput names both methods of a conflict."""
-    settings = dict(settings or {})
+    text, settings = spelled_out(text, settings)
     wanted: dict[str, list[Slot]] = {}
     for name, slot in parse(text):
         slots = wanted.setdefault(name, [])
@@ -110,6 +129,7 @@ def compose(text: str, settings: dict[str, Any] | None = None) -> Composition:
         owner.get("noise"),
         owner.get("wrapper"),
         tuple(part.method for part in parts if "stabilise" in part.slots),
+        settings,
     )
 
 

@@ -83,6 +83,7 @@ class Plan:
         values = self.request.model_dump()
         values.update(
             method=str(self.composition),
+            set=dict(self.composition.given),
             num_frames=self.frames,
             duration=None,
             height=self.size[0],
@@ -291,9 +292,10 @@ def _loop_notes(info: ModelInfo, composition: Composition, parts: Sequence[Stret
         notes += image_note(info, seen=False)
     made = longest(parts)
     view = composition.loop.view(made, info)
-    for method in composition.methods:  # what acts inside calls alone is told the length of a call
-        inside = set(method.info.slots) <= {"rope", "route", "logits"}
-        notes.extend(method.notes(view if inside else made, info))
+    for part in composition.parts:  # what acts inside calls alone is told the length of a call
+        method, inside = part.method, set(part.slots) <= {"rope", "route", "logits"}
+        if set(part.slots) == set(method.info.slots):  # a method speaks of itself as a whole
+            notes.extend(method.notes(view if inside else made, info))
     if composition.stabilisers and composition.loop.info.finality == "end":
         named = ", ".join(m.info.name for m in composition.stabilisers)
         idle = "; there is none, so nothing changes" if len(timeline.shots) == len(parts) else ""

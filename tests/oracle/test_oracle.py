@@ -172,19 +172,6 @@ def test_direct_equals_dense_matrices(frames: int) -> None:
     assert float((result("direct", frames, 3, 7) - x).abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize("frames", [3, 7, 12])
-@pytest.mark.parametrize(("until", "whole"), [(0.45, 4), (0.8, 6)])
-def test_overview_equals_dense_matrices(frames: int, until: float, whole: int) -> None:
-    """E over everything in the first steps of eight, then E over windows."""
-    steps, x, calls = 8, torch.eye(frames, dtype=torch.float64), static(frames, 4, 2, 1)
-    for row in range(steps):
-        now, then = 1 - row / steps, 1 - (row + 1) / steps
-        z = optimal([now] * frames) if row < whole else fused(frames, calls, now)
-        x = towards(x, z @ x, now, then)
-    ours = result("overview", frames, 4, steps, stride_latents=2, until=until)
-    assert float((ours - x).abs().max()) < 1e-6
-
-
 @pytest.mark.parametrize("frames", [4, 9, 12])
 def test_flowlong_equals_its_covariance_recursion(frames: int) -> None:
     """σ ≥ s*: C ← α'²·Z·C·Zᵀ + σ'²·1. Below: C ← S·C·Sᵀ with S the Euler step."""

@@ -67,7 +67,7 @@ def test_methods_and_settings(folder: Path, method: str, settings: dict[str, Any
     assert says in refused(folder, method, **settings)
 
 
-@pytest.mark.parametrize("method", ["windows", "fifo", "extend", "flowlong", "overview"])
+@pytest.mark.parametrize("method", ["windows", "fifo", "extend", "flowlong"])
 def test_a_video_shorter_than_the_window_that_was_asked_for(folder: Path, method: str) -> None:
     told = refused(folder, method, 33, **{f"{method}.window_latents": 10})
     assert f"{method}.window_latents 10 is longer than the video of 9 latents (33 frames)" in told
@@ -76,7 +76,7 @@ def test_a_video_shorter_than_the_window_that_was_asked_for(folder: Path, method
     assert plan.grid.frames == 3, "the default window covers a short video"
 
 
-@pytest.mark.parametrize("method", ["direct", "freenoise", "freelong", "freelongpp", "freepca", "lvsa", "overview"])
+@pytest.mark.parametrize("method", ["direct", "freenoise", "freelong", "freelongpp", "freepca", "lvsa"])
 def test_positions_beyond_the_models_table(folder: Path, method: str) -> None:
     told = refused(folder, method, 4 * 1024 + 1)
     assert "1025 latents in one call are beyond the model's table of 1024 positions" in told and "windows" in told
