@@ -116,7 +116,7 @@ def frames_of(session):
 
 PAIRS = [
     pytest.param(kind, method, marks=[] if method in SOME.get(kind, {method}) else [pytest.mark.slow])
-    for method in sorted(registry.METHODS)
+    for method in sorted([*registry.METHODS, *registry.COMPOSITIONS])
     for kind in KINDS
 ]
 

@@ -11,12 +11,15 @@ from longgen import registry
 from longgen.__main__ import canonical
 from longgen.cli.app import run
 from longgen.media.read import open_video
+from longgen.runtime.compose import spelled_out
 
 LENGTHS = (33, 51, 90, 129, 257)
 
 
 def composition(name: str) -> str:
     """The method beside the loop that it is made for."""
+    if name in registry.COMPOSITIONS:
+        return name
     slots = registry.method(name).info.slots
     if "kv" in slots:
         return f"windows,{name}"
@@ -30,12 +33,12 @@ def made(out: Path, name: str, frames: int) -> None:
     assert len(open_video(out)) == frames
     sidecar = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     used = sidecar["request"]["method"].split(",")  # with the loop that runs when none is named
-    assert set(composition(name).split(",")) <= set(used) and sidecar["request"]["num_frames"] == frames
+    assert set(spelled_out(composition(name))[0].split(",")) <= set(used) and sidecar["request"]["num_frames"] == frames
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("frames", LENGTHS)
-@pytest.mark.parametrize("name", registry.METHODS)
+@pytest.mark.parametrize("name", [*registry.METHODS, *registry.COMPOSITIONS])
 def test_every_method_makes_its_file(tmp_path: Path, name: str, frames: int) -> None:
     made(tmp_path / "out.mp4", name, frames)
 

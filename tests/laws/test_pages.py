@@ -10,7 +10,7 @@ import yaml
 from fakes import model_info
 
 from longgen import registry
-from longgen.runtime.compose import check, compose, parse
+from longgen.runtime.compose import check, compose, parse, spelled_out
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "methods"
@@ -42,9 +42,11 @@ def test_page(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.METHODS)
 def test_recipe(name: str) -> None:
-    used = [
-        path.name for path, recipe in RECIPES.items() if name in [n for n, _ in parse(recipe.get("method", "direct"))]
-    ]
+    def uses(recipe: dict[str, str]) -> bool:
+        methods, _ = spelled_out(recipe.get("method", "direct"))
+        return name in [n for n, _ in parse(methods)]
+
+    used = [path.name for path, recipe in RECIPES.items() if uses(recipe)]
     assert used, f"no recipe in configs/ uses {name}"
 
 
