@@ -32,10 +32,9 @@ TRIED = 2  # videos that must equal those of `direct` before a method counts as 
 FIRST_SEED = 1000  # video i has seed FIRST_SEED + i, whatever the method and length
 CHOOSING_SEED = 5000
 IDEAS = (  # `wide` with its window, its parts, and what leads without it
-    "direct", "ultravico", "freelongpp", "windows", "freenoise.noise,windows", "fifo",
+    "direct", "ultravico", "windows", "freenoise.noise,windows",
     "wide", "wide windows.window_scale=2", "wide windows.window_scale=4",
     "ultravico,windows windows.window_scale=3", "freenoise.noise,windows windows.window_scale=3",
-    "ultravico,freenoise.noise",
 )  # fmt: skip
 
 
