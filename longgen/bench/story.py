@@ -41,7 +41,7 @@ CELLS: tuple[tuple[Transition, str, str], ...] = (
         for method in ("windows", "freenoise", "extend", "direct")
         for name in ("hold", "blend")
     ),
-    ("continue", "hold", "windows,ditctrl"),
+    *(("continue", "hold", method) for method in ("ultravico", "wide", "windows,ditctrl")),
     ("continue", "hold", "fifo"),
     ("cut", "hold", "fifo"),
 )

@@ -17,6 +17,7 @@ from longgen.errors import BadInput
 from longgen.runtime import distribute
 from longgen.runtime.compose import Composition, check, compose
 from longgen.runtime.cost import Cost, estimate
+from longgen.runtime.defaults import default_method
 from longgen.runtime.sources import FIELDS, Source, check_control, check_image, continued, digests, levels, look, moved
 from longgen.runtime.sources import notes as source_notes
 from longgen.runtime.stretches import Stretch, longest, stretches
@@ -135,7 +136,11 @@ def make(request: Request, info: ModelInfo, timeline: Timeline | None = None) ->
     fps = request.fps or (video.fps if video else info.fps)
     frames = _frames(request, info, fps, timeline)
     size = _size(request, info)
-    method = "extend" if video and request.method == "auto" else _method(request.method, frames, info)
+    method = request.method
+    if method == "auto":
+        shots = len(timeline.shots) if timeline else (request.prompt or "").count("|") + 1
+        ratio = info.latents_for(frames) / info.native_latents
+        method = "extend" if video else default_method(ratio, info, shots)
     composition = compose(method, request.set).fit(info)
     source = continued(request, video, composition.loop, info, frames) if video else None
     fitted = check_image(request, info, size)
@@ -240,14 +245,6 @@ def _size(request: Request, info: ModelInfo) -> tuple[int, int]:
         own = f"{info.native_size[1]}x{info.native_size[0]}"
         raise BadInput(f"--size {width}x{height}: {info.variant} has learnt positions for {own} alone")
     return height, width
-
-
-def _method(name: str, frames: int, info: ModelInfo) -> str:
-    if name != "auto":
-        return name
-    from longgen.runtime.defaults import default_method
-
-    return default_method(info.latents_for(frames) / info.native_latents, info)
 
 
 def _timeline(request: Request, given: Timeline | None, source: Source | None, frames: int, fps: float) -> Timeline:
