@@ -77,6 +77,25 @@ def ties(folder: Path, args: list[str]) -> list[str]:
     return table(("frames", "videos", "not told apart from the best"), (cells(n) for n in lengths))
 
 
+def beside(folder: Path, args: list[str]) -> list[str]:
+    """One method (`method=wide`) at one length, minus each of others (`against=a;b,c`), video by video."""
+    asked = dict(a.split("=") for a in args)
+    read = {r["method"]: _videos(r) for r in load(folder, "quality") if str(r["frames"]) == asked["frames"]}
+    mine = read.get(asked["method"], {})
+
+    def cells(name: str, theirs: Videos) -> list[str]:
+        both = sorted(set(mine) & set(theirs))
+        kept = (f"{sum(videos[i]['kept'] for i in both)}" for videos in (mine, theirs))
+        gaps = []
+        for figure in ("path", "jumps"):
+            pairs = [(_figure(mine[i], figure), _figure(theirs[i], figure)) for i in both]
+            gaps.append(_mean([a - b for a, b in pairs if a is not None and b is not None]))
+        return [f"`{name}`", str(len(both)), *kept, *gaps]
+
+    head = ("beside", "videos", "kept", "kept by it", "path drift, difference", "jumps, difference")
+    return table(head, (cells(name, read[name]) for name in asked["against"].split(";") if mine and name in read))
+
+
 def unbeaten(read: dict[str, Videos]) -> list[str]:
     """Figure by figure, drops methods whose paired difference to the best of the rest is surely worse (95 %)."""
     for figure, sign in FIGURES.items():
@@ -99,4 +118,8 @@ def _figures(videos: Iterable[Row], figure: str) -> list[float]:
     return [value for v in videos if (value := _figure(v, figure)) is not None]
 
 
-TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {"quality": quality, "quality-ties": ties}
+TABLES: dict[str, Callable[[Path, list[str]], list[str]]] = {
+    "quality": quality,
+    "quality-ties": ties,
+    "quality-beside": beside,
+}

@@ -83,3 +83,8 @@ def test_only_what_is_surely_worse_is_told_apart(tmp_path: Path) -> None:
     few = {"method": "few", "frames": 129, "steps": 16, "dtype": "fp32", "model_hash": "x"}
     Rows("quality", tmp_path).add(few, {"videos": {"0": video(True, 0.0, 0)}}, grow="videos")
     assert TABLES["quality-ties"](tmp_path, [])[2] == "| 129 | 10 | `best` `same` |"
+    beside = TABLES["quality-beside"](tmp_path, ["frames=129", "method=jumps", "against=drifts;few;none"])
+    assert beside[2:] == [
+        "| `drifts` | 10 | 10 | 10 | -0.030 ± 0.000 | 3.000 ± 0.000 |",
+        "| `few` | 1 | 1 | 1 | – | – |",
+    ]
