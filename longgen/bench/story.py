@@ -34,6 +34,7 @@ CELLS: tuple[tuple[Transition, str, str], ...] = (
     ("cut", "hold", DEFAULT),
     ("blend", "hold", DEFAULT),
     ("blend", "blend", DEFAULT),
+    ("blend", "blend", "freenoise"),
     *(("continue", name, DEFAULT) for name in ("hold", "window", "travel", "inject", "relay:tail=2")),
     *(("continue", name, DEFAULT) for name in ("blend", "blend:length=0")),
     *(
