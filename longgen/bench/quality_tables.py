@@ -99,7 +99,10 @@ def beside(folder: Path, args: list[str]) -> list[str]:
 def unbeaten(read: dict[str, Videos]) -> list[str]:
     """Figure by figure, drops methods whose paired difference to the best of the rest is surely worse (95 %)."""
     for figure, sign in FIGURES.items():
-        best = max(read, key=lambda name: sign * statistics.fmean(_figures(read[name].values(), figure)))
+        means = {name: statistics.fmean(told) for name in read if (told := _figures(read[name].values(), figure))}
+        if not means:
+            continue
+        best = max(means, key=lambda name: sign * means[name])
         read = {name: videos for name, videos in read.items() if not _worse(videos, read[best], figure, sign)}
     return list(read)
 
