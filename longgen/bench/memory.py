@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from longgen.api import Session
-from longgen.bench.rows import Rows
+from longgen.bench.rows import Rows, listed
 from longgen.bench.speed import METHODS, PROMPT
 from longgen.config import Request
 from longgen.runtime.run import Job
@@ -42,11 +42,11 @@ def run(rows: Rows, model: str = "shapes", steps: int = 2, methods: str = "", le
     """Peak of live bytes between steps, above what is alive before the run."""
     session = Session(model, LoadOptions())
     _ = session.model
-    names = [m.strip() for m in methods.split(";")] if methods else list(METHODS)
+    names = listed(methods) or list(METHODS)
     first = session.plan(Request(prompt=PROMPT, num_frames=1, num_inference_steps=1, method="direct"))
     session.run(first, Job())  # what a model makes once and keeps, tables and texts, is no run's own
     for name in names:
-        for frames in [int(n) for n in lengths.split(";")] if lengths else LENGTHS:
+        for frames in [int(n) for n in listed(lengths)] or LENGTHS:
             plan = session.plan(Request(prompt=PROMPT, num_frames=frames, num_inference_steps=steps, method=name))
             gc.collect()
             before, peak = live_bytes(), 0

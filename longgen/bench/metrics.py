@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from longgen.bench.rows import Rows
+from longgen.bench.rows import Rows, listed
 from longgen.media import VideoWriter
 
 LENGTHS = (125, 1000)
@@ -36,7 +36,7 @@ def run(rows: Rows, lengths: str = "", size: str = "848x480") -> None:
     width, height = (int(n) for n in size.split("x"))
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        for frames in [int(n) for n in lengths.split(";")] if lengths else LENGTHS:
+        for frames in [int(n) for n in listed(lengths)] or LENGTHS:
             video = make_video(Path(folder) / f"{frames}.mp4", frames, width, height)
             with context.Pool(1) as pool:
                 values = pool.apply(measure, (str(video),))

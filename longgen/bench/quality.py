@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from longgen.api import Session
-from longgen.bench.rows import Rows
+from longgen.bench.rows import Rows, listed
 from longgen.cli.progress import say
 from longgen.config import Request, parse_settings
 from longgen.core.noise import generator
@@ -76,7 +76,15 @@ def run(
         methods: `a;b,c;d windows.window_scale=2`: compositions, with settings if any; all by default.
     """
     told = list(enumerate(specs(prompts)))[first:]
-    _record(rows, told, FIRST_SEED, _listed(methods) or list(METHODS), _lengths(lengths) or LENGTHS, steps, dtype)
+    _record(
+        rows,
+        told,
+        FIRST_SEED,
+        listed(methods) or list(METHODS),
+        [int(n) for n in listed(lengths)] or LENGTHS,
+        steps,
+        dtype,
+    )
 
 
 def choosing(
@@ -91,15 +99,7 @@ def choosing(
     """The same for trying ideas, on prompts and seeds that `run` never uses: what is chosen here is reported there."""
     reported = set(specs(30))
     told = list(enumerate([spec for spec in specs(60, seed=7) if spec not in reported][:prompts]))[first:]
-    _record(rows, told, CHOOSING_SEED, _listed(methods) or list(IDEAS), _lengths(lengths), steps, dtype)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(";") if part.strip()]
-
-
-def _lengths(text: str) -> list[int]:
-    return [int(part) for part in _listed(str(text))]
+    _record(rows, told, CHOOSING_SEED, listed(methods) or list(IDEAS), [int(n) for n in listed(lengths)], steps, dtype)
 
 
 def _record(

@@ -125,6 +125,11 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def listed(text: str) -> list[str]:
+    """A bench option that takes several values, `a;b,c;d`."""
+    return [part.strip() for part in str(text).split(";") if part.strip()]
+
+
 def command() -> str:
     """The command line that measures this again."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]

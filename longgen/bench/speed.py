@@ -21,7 +21,7 @@ import torch
 from longgen import registry
 from longgen.api import Session
 from longgen.attention import choose
-from longgen.bench.rows import Rows
+from longgen.bench.rows import Rows, listed
 from longgen.cli.progress import say
 from longgen.config import Request
 from longgen.errors import BadInput
@@ -54,7 +54,7 @@ def run(
 ) -> None:  # fmt: skip
     """Time the four baselines, decoding and each method ("a;b"; all by default), `rounds` times in turn."""
     session = Session(model, LoadOptions(device=device, dtype=dtype))
-    names = [m.strip() for m in methods.split(";")] if methods else list(METHODS)
+    names = listed(methods) or list(METHODS)
     plans = {name: _plan(session, name, frames, steps) for name in ("direct", *names)}
     whole = plans.pop("direct") if "direct" not in names else plans["direct"]
     decode = _decode(session, whole, decode_chunk)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from longgen.api import Session
-from longgen.bench.rows import Rows
+from longgen.bench.rows import Rows, listed
 from longgen.bench.story_scores import ATTRIBUTES, WORDS, score, shares
 from longgen.cli.progress import say
 from longgen.config import Request
@@ -68,17 +68,13 @@ def run(
         shot_frames: pixel frames of each shot.
     """
     teller = Teller(rows, Session("shapes", LoadOptions(dtype="fp32")), steps, shot_frames)
-    wanted = [_listed(text) for text in (transitions, schedules, methods)]
+    wanted = [listed(text) for text in (transitions, schedules, methods)]
     made = [cell for cell in CELLS if all(not names or part in names for part, names in zip(cell, wanted))]
     for index in range(first, stories):
-        for count in [int(c) for c in _listed(counts)] or COUNTS:
+        for count in [int(c) for c in listed(counts)] or COUNTS:
             for transition, schedule, method in made:
                 teller.tell(tell(count, index, shot_frames, transition), schedule, method)
         say(f"story {index + 1} of {stories}")
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in str(text).split(";") if part.strip()]
 
 
 @dataclass(frozen=True)
